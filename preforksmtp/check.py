@@ -1,0 +1,160 @@
+"""What must hold between settings, and what --check-config looks at beyond their values.
+
+cross_check() compares values only and runs at every load; check() also opens certificates and looks at
+folders, and never binds. warnings() are for what works but is hardly meant. All give lists of lines, one an
+error, each naming the setting; ConfigError carries such a list.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preforksmtp.config import Config
+    from preforksmtp.net.bind import Bind
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `errors` holds one clear line for each fault."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = list(errors)
+
+
+def cross_check(config: "Config") -> list[str]:
+    """Errors between settings, for the server as a whole and as each of its binds has them."""
+    from preforksmtp.net.bind import parse_bind
+
+    errors = _check_access_logformat(config)
+    binds = []
+    for text in config.bind:
+        try:
+            bind = parse_bind(text)
+            view = config.for_bind(bind)
+        except ValueError as error:
+            errors.append(f"{error} ({config.origin('bind')})")
+        except ConfigError as error:
+            errors += error.errors
+        else:
+            binds.append(bind)
+            found = _check_tls(view)
+            # A bind without options has what all have: the line is the same for each, and said once.
+            errors += [f"bind {text!r}: {line}" for line in found] if bind.options else found
+            errors += _check_bind(bind, view)
+    return list(dict.fromkeys(errors)) + _check_twice(config, binds)
+
+
+def warnings(config: "Config") -> list[str]:
+    """What a user should hear of though the server can run: one line each."""
+    lines = []
+    for bind in config.binds():
+        view = config.for_bind(bind)
+        if view.require_auth and not view.certfile and not view.allow_insecure_auth:
+            lines.append(
+                f"bind {bind.text!r}: require_auth without TLS: passwords are not taken in clear, so "
+                "clients that send them can deliver nothing; set certfile (or allow_insecure_auth)"
+            )
+        if view.allow_insecure_auth and bind.host not in (None, "localhost", "127.0.0.1", "::1"):
+            lines.append(f"bind {bind.text!r}: allow_insecure_auth lets passwords cross the network in clear")
+    return lines
+
+
+def check(config: "Config") -> list[str]:
+    """What a start would stumble over, application and binding aside: certificates, files, folders.
+
+    Call it after config.apply(), for relative names start from `chdir`.
+    """
+    errors = _check_certificates(config)
+    for name in ("error_logfile", "access_logfile"):
+        file = getattr(config, name)
+        if file not in (None, "-"):
+            errors += _check_logfile(name, file)
+    folders = {view.spool_dir for view in map(config.for_bind, config.binds()) if view.spool_dir}
+    errors += [line for folder in sorted(folders) for line in _check_writable("spool_dir", folder)]
+    errors += [
+        f"pythonpath: {folder} is no folder" for folder in config.pythonpath if not os.path.isdir(folder)
+    ]
+    return errors
+
+
+def _check_tls(config: "Config") -> list[str]:
+    """The TLS settings of a listener among themselves."""
+    errors = []
+    if config.certfile is None:
+        for name in ("keyfile", "keyfile_password_file", "ca_certs"):
+            if getattr(config, name) is not None:
+                errors.append(f"{name}: needs certfile as well ({config.origin(name)})")
+        if config.require_tls:
+            errors.append(
+                f"require_tls: needs certfile, or no client can start TLS ({config.origin('require_tls')})"
+            )
+    if config.cert_reqs != "none" and config.certfile is None:
+        errors.append(f"cert_reqs: needs certfile as well ({config.origin('cert_reqs')})")
+    elif config.cert_reqs != "none" and config.ca_certs is None:
+        errors.append(
+            f"cert_reqs: {config.cert_reqs} needs ca_certs to check clients' certificates against "
+            f"({config.origin('cert_reqs')})"
+        )
+    return errors
+
+
+def _check_bind(bind: "Bind", view: "Config") -> list[str]:
+    """What the scheme of a bind needs."""
+    if view.certfile is not None:
+        return []
+    if bind.implicit_tls:
+        return [f"bind {bind.text!r}: {bind.scheme} is TLS from the first byte: set certfile"]
+    if bind.submission and view.require_auth and not view.allow_insecure_auth:
+        return [
+            f"bind {bind.text!r}: submission takes AUTH over TLS only: set certfile (or allow_insecure_auth)"
+        ]
+    return []
+
+
+def _check_twice(config: "Config", binds: "list[Bind]") -> list[str]:
+    # Port 0 is a fresh port each time.
+    places = Counter((bind.host, bind.port, bind.path, bind.fd) for bind in binds if bind.port != 0)
+    twice = {place for place, count in places.items() if count > 1}
+    texts = [bind.text for bind in binds if (bind.host, bind.port, bind.path, bind.fd) in twice]
+    return [f"bind: {' and '.join(texts)} are the same address ({config.origin('bind')})"] if texts else []
+
+
+def _check_access_logformat(config: "Config") -> list[str]:
+    from preforksmtp.access import compile_format
+
+    try:
+        compile_format(config.access_logformat)
+    except ValueError as error:
+        return [f"access_logformat: {error} ({config.origin('access_logformat')})"]
+    return []
+
+
+def _check_certificates(config: "Config") -> list[str]:
+    """Load what each listener would, each set of files once."""
+    from preforksmtp.net.tls import TLSError, server_context
+
+    errors: list[str] = []
+    for view in map(config.for_bind, config.binds()):
+        if view.certfile is None:
+            continue
+        try:
+            server_context(view)
+        except TLSError as error:
+            errors.append(str(error))
+    return list(dict.fromkeys(errors))
+
+
+def _check_logfile(name: str, file: str) -> list[str]:
+    if os.path.isdir(file):
+        return [f"{name}: {file} is a folder"]
+    if not os.path.exists(file):
+        return _check_writable(name, os.path.dirname(file) or ".")
+    return [] if os.access(file, os.W_OK) else [f"{name}: {file} is not writable"]
+
+
+def _check_writable(name: str, folder: str) -> list[str]:
+    if not os.path.isdir(folder):
+        return [f"{name}: the folder {folder} does not exist"]
+    return [] if os.access(folder, os.W_OK | os.X_OK) else [f"{name}: the folder {folder} is not writable"]

@@ -1,0 +1,192 @@
+"""The error log, and what both logs share: files written a line per system call, and escaping.
+
+The logger is "preforksmtp" of the standard library, with one handler. Each record is exactly one os.write
+to an O_APPEND descriptor, so that lines of many processes never mix, and nothing a client sends can begin a
+line. Knows no setting but its own few. A file that cannot be opened is a LogError with one line; a line
+that cannot be written (a full disk) is lost, never an exception in a session.
+"""
+
+import json
+import logging
+import os
+import time
+import traceback
+from datetime import datetime, timezone
+from typing import Protocol
+
+LOGGER = "preforksmtp"
+STREAMS = {"error_logfile": 2, "access_logfile": 1}  # what "-" means for each
+
+
+class LogError(Exception):
+    """A log file cannot be opened: one line naming the setting."""
+
+
+class LogFile:
+    """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened."""
+
+    def __init__(self, setting: str, path: str) -> None:
+        self.setting = setting
+        self.path = path
+        self.fd = STREAMS[setting] if path == "-" else self._open()
+
+    def write(self, line: str) -> None:
+        """One line, its newline included, in one system call."""
+        # What no client can have sent as text (lone surrogates) still has to become bytes.
+        os.write(self.fd, line.encode("utf-8", "backslashreplace"))
+
+    def reopen(self) -> None:
+        """Open the path afresh, after logrotate renamed the file. The old file stays in use if that fails."""
+        if self.path == "-":
+            return
+        new = self._open()
+        try:
+            # Onto the same number: a session that is writing just now writes to the old or to the new file,
+            # and at no moment to a closed descriptor or to somebody else's.
+            os.dup2(new, self.fd, inheritable=False)
+        finally:
+            os.close(new)
+
+    def close(self) -> None:
+        """Close the file; a standard stream stays open."""
+        if self.path != "-":
+            os.close(self.fd)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
+
+
+def escape(text: str) -> str:
+    r"""Text that prints on one line: control and invisible characters as \x0d, \u2028 ..."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else escape_character(char) for char in text)
+
+
+def escape_character(char: str) -> str:
+    r"""One character as Python would write it: \x0d, \u2028, \U000e0001."""
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def format_time(seconds: float) -> str:
+    """Wall-clock time of a line of text: 2026-11-24 08:00:00 +0000."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+
+
+def format_json_time(seconds: float) -> str:
+    """The same for JSON, ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+class ErrorLogSettings(Protocol):
+    """The settings that open_error_log() reads."""
+
+    error_logfile: str
+    log_format: str
+    log_level: str
+
+
+class ErrorLog(logging.Handler):
+    """The one handler of the logger "preforksmtp".
+
+    A record's `detail` (extra={"detail": text}) is more lines for people, such as another thread's stack:
+    they follow the record as a traceback does.
+    """
+
+    def __init__(self, file: LogFile, log_format: str) -> None:
+        super().__init__()
+        self.file = file
+        self._line = json_line if log_format == "json" else text_line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record. A full disk or a closed terminal costs the line and nothing else."""
+        try:
+            self.file.write(self._line(record))
+        except OSError:
+            pass  # there is no better place to complain
+
+    def reopen(self) -> None:
+        """Open the file afresh (USR1). A failure is logged to the old file, which stays in use."""
+        try:
+            self.file.reopen()
+        except (LogError, OSError) as error:
+            logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
+
+    def close(self) -> None:
+        """Give the logger back as it was found."""
+        logger = logging.getLogger(LOGGER)
+        if self in logger.handlers:
+            logger.removeHandler(self)
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)
+            self.file.close()
+        super().close()
+
+
+def open_error_log(config: ErrorLogSettings) -> ErrorLog:
+    """Point the logger "preforksmtp" at error_logfile instead of an earlier one. LogError: no change.
+
+    While it is open its records do not propagate: an application that calls logging.basicConfig() would have
+    each of them twice on its terminal.
+    """
+    handler = ErrorLog(LogFile("error_logfile", config.error_logfile), config.log_format)
+    logger = logging.getLogger(LOGGER)
+    for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
+        old.close()
+    logger.addHandler(handler)
+    logger.setLevel(config.log_level.upper())
+    logger.propagate = False
+    return handler
+
+
+def text_line(record: logging.LogRecord) -> str:
+    """A record as text: one line, then those of its traceback, none of which can be taken for a record."""
+    head = (
+        f"{format_time(record.created)} [{record.process}] [{record.levelname}] {escape(_message(record))}\n"
+    )
+    details = _details(record)
+    if not details:
+        return head
+    return head + "".join(f"  | {escape(line)}\n" for line in details.splitlines())
+
+
+def json_line(record: logging.LogRecord) -> str:
+    """A record as one JSON object."""
+    fields = {
+        "time": format_json_time(record.created),
+        "level": record.levelname,
+        "pid": record.process,
+        "message": _message(record),
+    }
+    details = _details(record)
+    if details:
+        fields["traceback"] = details
+    return json.dumps(fields) + "\n"  # ASCII only: what is not printable comes out as \u escapes
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - wrong arguments in a log call of the application
+        return f"{record.msg!r} with arguments {record.args!r} cannot be logged: {error!r}"
+
+
+def _details(record: logging.LogRecord) -> str:
+    """The lines that belong under a record: traceback, stack, detail."""
+    parts = []
+    if record.exc_info and record.exc_info[0] is not None:
+        parts.append("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+    elif record.exc_text:
+        parts.append(record.exc_text)
+    if record.stack_info:
+        parts.append(record.stack_info)
+    detail = getattr(record, "detail", None)
+    if detail:
+        parts.append(str(detail))
+    return "\n".join(parts)

@@ -1,0 +1,336 @@
+"""Binds -> listening sockets, each blocking, close-on-exec and with kernel timeouts.
+
+Runs in the master before any fork. Knows sockets and the file names of unix sockets; sockets that were
+handed over by a service manager come from activation.py. Fails with ListenError, one line that names the
+bind and says what to do; sockets opened before the failure are closed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterable, MutableMapping
+from time import sleep
+from typing import Any
+
+from preforksmtp.net.activation import (
+    InheritError,
+    adopt_socket,
+    assign_sockets,
+    sockets_passed,
+    take_passed_sockets,
+)
+from preforksmtp.net.bind import BIND_OPTIONS, Bind, parse_bind
+
+__all__ = [
+    "BIND_OPTIONS",
+    "Bind",
+    "ListenError",
+    "Listener",
+    "open_listeners",
+    "parse_bind",
+    "sockets_passed",
+]
+
+BIND_TRIES = 5  # a predecessor that is just leaving frees the address within seconds
+RETRY_DELAY = 1.0
+ACCEPT_TIMEOUT = 0.5  # how often a blocked accept() returns to look at the stop flag
+SEND_TIMEOUT = 60.0
+
+_Address = tuple[Any, ...]  # (host, port) or (host, port, flow, scope)
+
+log = logging.getLogger(__name__)
+
+
+class ListenError(Exception):
+    """A bind cannot be listened on; str() is one clear line."""
+
+
+class Listener:
+    """A listening socket with the Bind it serves."""
+
+    def __init__(self, bind: Bind, sock: socket.socket, *, path: str | None = None) -> None:
+        """`path`: file of a unix socket that this process bound, to be removed by close()."""
+        self.bind = bind
+        self.socket = sock
+        self.address = format_address(sock)
+        self._path = path
+        self._inode = _inode(path) if path is not None else None
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.bind.scheme} {self.address} fd={self.socket.fileno()}>"
+
+    def close(self) -> None:
+        """Close; the process that bound a unix socket also removes its file, if it is still the same one."""
+        self.socket.close()
+        if self._path is None or os.getpid() != self._pid:
+            return  # a worker's copy, or a socket that belongs to the service manager
+        path, self._path = self._path, None
+        try:
+            if _inode(path) == self._inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass  # removed by someone else: what we wanted
+        except OSError as error:
+            log.warning("cannot remove the unix socket %s: %s", path, error.strerror)
+
+
+def open_listeners(
+    binds: Iterable[Bind],
+    *,
+    backlog: int,
+    environ: MutableMapping[str, str],
+    send_timeout: float = SEND_TIMEOUT,
+    reuse_port: bool = False,
+) -> list[Listener]:
+    """Open every bind, in the given order; runs in the master. A host name or ":25" may yield several.
+
+    Sockets passed by systemd (LISTEN_FDS) serve the binds they match (see activation.py) and come first.
+    The LISTEN_* variables are removed from `environ`, so that workers and their children do not see them.
+    """
+    listeners: list[Listener] = []
+    try:
+        assigned, rest = assign_sockets(take_passed_sockets(environ), list(binds))
+        listeners += [Listener(bind, sock) for bind, sock in assigned]
+        _refuse_same_fd(rest)
+        for bind in rest:
+            listeners += _open(bind, backlog, reuse_port)
+    except (ListenError, InheritError) as error:
+        for listener in listeners:
+            listener.close()
+        raise ListenError(str(error)) from None
+    except BaseException:  # Ctrl-C while waiting for an address
+        for listener in listeners:
+            listener.close()
+        raise
+    for listener in listeners:
+        _prepare(listener.socket, send_timeout)
+    _note_somaxconn(backlog)
+    return listeners
+
+
+def format_address(sock: socket.socket) -> str:
+    """The local address as logs show it: 127.0.0.1:8025, [::1]:25, unix:/path, unix:@name."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_INET:
+        return f"{name[0]}:{name[1]}"
+    if sock.family == socket.AF_INET6:
+        return f"[{name[0]}]:{name[1]}"
+    if isinstance(name, bytes):  # abstract: a leading zero byte
+        return "unix:@" + os.fsdecode(name[1:])
+    return f"unix:{name}"
+
+
+def _open(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
+    if bind.fd is not None:
+        return [Listener(bind, adopt_socket(bind.fd))]
+    if bind.path is not None:
+        return [_open_unix(bind, bind.path, backlog)]
+    return _open_inet(bind, backlog, reuse_port)
+
+
+def _refuse_same_fd(binds: Iterable[Bind]) -> None:
+    seen: dict[int, Bind] = {}
+    for bind in binds:
+        if bind.fd is not None and seen.setdefault(bind.fd, bind) is not bind:
+            raise ListenError(f"cannot listen on {bind.text}: file descriptor {bind.fd} is given twice")
+
+
+# --- TCP
+
+
+def _open_inet(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
+    """One listener for each address of the host; an address family this machine lacks is passed over."""
+    listeners: list[Listener] = []
+    missing: OSError | None = None
+    addresses = _resolve(bind)
+    for family, address in addresses:
+        if bind.port == 0 and listeners:  # ":0": v4 and v6 on the same port
+            address = (address[0], listeners[0].socket.getsockname()[1], *address[2:])
+        try:
+            listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, reuse_port)))
+        except OSError as error:
+            if len(addresses) > 1 and _family_missing(family, error):
+                missing = error
+                log.info("%s: not listening on [%s]: %s", bind.text, address[0], error.strerror)
+                continue
+            for listener in listeners:
+                listener.close()
+            raise ListenError(_explain(bind, address, error)) from None
+    if not listeners and missing is not None:
+        raise ListenError(_explain(bind, addresses[0][1], missing))
+    return listeners
+
+
+def _family_missing(family: socket.AddressFamily, error: OSError) -> bool:
+    """A machine without IPv6 whose hosts file still has "::1 localhost", or one without IPv4."""
+    if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
+        return True
+    return error.errno == errno.EAFNOSUPPORT
+
+
+def _resolve(bind: Bind) -> list[tuple[socket.AddressFamily, _Address]]:
+    if bind.host == "":
+        wildcards = [(socket.AF_INET, ("0.0.0.0", bind.port or 0))]
+        if socket.has_ipv6:
+            wildcards.append((socket.AF_INET6, ("::", bind.port or 0)))
+        return [(family, address) for family, address in wildcards]
+    try:
+        found = socket.getaddrinfo(
+            bind.host, bind.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ListenError(f"cannot listen on {bind.text}: cannot resolve {bind.host!r}: {reason}") from None
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _listen_retrying(
+    bind: Bind, family: socket.AddressFamily, address: _Address, backlog: int, reuse_port: bool
+) -> socket.socket:
+    for attempt in range(1, BIND_TRIES + 1):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:  # v4 has a socket of its own, so no peer shows as ::ffff:192.0.2.1
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(backlog)
+            return sock
+        except OSError as error:
+            sock.close()
+            if error.errno != errno.EADDRINUSE or attempt == BIND_TRIES:
+                raise
+        log.info("%s is in use, trying again in %g s (%d of %d)", bind.text, RETRY_DELAY, attempt, BIND_TRIES)
+        sleep(RETRY_DELAY)
+    raise AssertionError("unreachable")
+
+
+def _explain(bind: Bind, address: _Address, error: OSError) -> str:
+    host, port = address[0], address[1]
+    where = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        reason = f"another program uses it (tried {BIND_TRIES} times); stop that or choose another port"
+    elif error.errno in (errno.EACCES, errno.EPERM) and port >= 1024:
+        reason = "permission denied by a policy of this machine (SELinux, AppArmor, firewall?)"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        reason = (
+            f"port {port} needs a privilege: start as root with --user, grant CAP_NET_BIND_SERVICE, "
+            "or let systemd pass the socket"
+        )
+    elif error.errno == errno.EADDRNOTAVAIL:
+        reason = "no network interface of this machine has that address"
+    elif error.errno == errno.EAFNOSUPPORT:
+        reason = "this machine has no such address family (IPv6 switched off?)"
+    return f"cannot listen on {where}: {reason}" + (f" (bind {bind.text})" if where not in bind.text else "")
+
+
+# --- unix
+
+
+def _open_unix(bind: Bind, path: str, backlog: int) -> Listener:
+    address = "\0" + path[1:] if bind.abstract else os.path.abspath(path)  # a later chdir must not matter
+    if not bind.abstract:
+        _remove_stale(bind, address)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _bind_unix(sock, address, bind.mode)
+        listener = Listener(bind, sock, path=None if bind.abstract else address)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"cannot listen on unix:{path}: {_explain_unix(path, error)}") from None
+    sock.listen(backlog)
+    return listener
+
+
+def _bind_unix(sock: socket.socket, address: str, mode: int | None) -> None:
+    if mode is None:
+        sock.bind(address)
+        return
+    # The umask gives the file its mode at birth; a chmod afterwards could hit a file put in its place.
+    # Only the master runs this, and it has one thread.
+    umask = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(address)
+    finally:
+        os.umask(umask)
+
+
+def _explain_unix(path: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop it or choose another path"
+    if error.errno == errno.ENOENT:
+        return f"the folder {os.path.dirname(path) or '.'} does not exist"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no permission to create a file in {os.path.dirname(path) or '.'}"
+    return error.strerror or str(error)
+
+
+def _remove_stale(bind: Bind, path: str) -> None:
+    """Remove the socket file of a server that is gone; refuse when it lives, or when it is no socket."""
+    try:
+        before = os.lstat(path)
+    except OSError:
+        return  # nothing there, or a fault that bind() names
+    if not stat.S_ISSOCK(before.st_mode):
+        raise ListenError(f"cannot listen on unix:{bind.path}: the file is not a socket; choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)  # also: a full queue answers EAGAIN instead of blocking
+        error = probe.connect_ex(path)
+    if error == errno.ENOENT:
+        return  # went away meanwhile
+    if error != errno.ECONNREFUSED:  # connected, EAGAIN (queue full), EPROTOTYPE (datagram), EACCES: not ours
+        reason = "another program listens there; stop it or choose another path"
+        if error in (errno.EACCES, errno.EPERM):
+            reason = "a socket that may not be connected to is there; remove it if no server uses it"
+        raise ListenError(f"cannot listen on unix:{bind.path}: {reason}")
+    if _inode(path) == (before.st_dev, before.st_ino):
+        os.unlink(path)
+        log.info("removed the stale socket %s", path)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+# --- every listener
+
+
+def _prepare(sock: socket.socket, send_timeout: float) -> None:
+    """Set what accepted sockets inherit on Linux, so that a session needs no system call for it."""
+    sock.setblocking(True)  # O_NONBLOCK is shared with whoever passed the socket to us
+    sock.set_inheritable(False)
+    # accept() raises BlockingIOError about twice a second; a session sets its own receive timeout at once.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(ACCEPT_TIMEOUT))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(send_timeout))
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _timeval(seconds: float) -> bytes:
+    """struct timeval for setsockopt; 0 means for ever."""
+    whole = int(seconds)
+    return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+
+
+def _note_somaxconn(backlog: int) -> None:
+    try:
+        with open("/proc/sys/net/core/somaxconn", encoding="ascii") as file:
+            limit = int(file.read())
+    except (OSError, ValueError):
+        return  # not Linux, or no /proc
+    if limit < backlog:
+        log.warning("backlog %d is cut to %d by the kernel; raise net.core.somaxconn", backlog, limit)

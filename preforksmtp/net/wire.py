@@ -1,0 +1,299 @@
+"""The wire: one client connection, as the protocol room sees it (smtp/wire.py says what it may expect).
+
+Owns the receive buffer, so that nothing a client sent ahead of STARTTLS can hide, and the send queue, which is sent
+before a read would block: a pipelining client gets its replies in one segment. Plain sockets stay blocking and have
+kernel timeouts (a settimeout costs a poll per call); the ssl module ignores those, so TLS sockets use settimeout.
+
+Faults are built-in exceptions: EOFError, ConnectionError, TimeoutError, InterruptedError (draining).
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+_LINE_READ = 4096
+_TRICKLE = 1024  # octets after which a slow body has earned a new deadline
+_LINGER = 2.0  # seconds to let a client read our last reply
+_LINGER_OCTETS = 1 << 20
+
+
+class Drain(Protocol):
+    requested: bool
+    fd: int  # readable from then on
+
+
+class TLS(NamedTuple):
+    """The facts of a TLS connection; `peer_certificate` as SSLSocket.getpeercert() gives it, or None."""
+
+    version: str
+    cipher: str
+    sni: str
+    peer_certificate: dict[str, object] | None
+
+
+class Wire:
+    """See smtp/wire.py. `timeout` is how long the kernel lets a plain read block before deadlines are looked at."""
+
+    __slots__ = (
+        "_buffer", "_context", "_drain", "_end", "_kernel", "_output", "_position", "_send", "_recv", "_sock", "_started",
+        "_tls", "_trickled", "_waits", "timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self, sock: socket.socket, drain: Drain, timeout: float, context: ssl.SSLContext | None = None, end: float = 0.0
+    ) -> None:
+        self._sock = sock
+        self._recv = sock.recv
+        self._send = sock.sendall
+        self._drain = drain
+        self._context = context
+        self._end = end  # of the whole session, monotonic; 0 = none
+        self._buffer = b""
+        self._position = 0
+        self._output: list[bytes] = []
+        self._tls = False
+        self._waits = False  # in recv, between transactions: a drain may interrupt
+        self._started = 0.0  # of the body block that is arriving
+        self._trickled = 0
+        self.timeout = timeout
+        self._kernel = timeout
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout))
+
+    @property
+    def draining(self) -> bool:
+        return self._drain.requested
+
+    def interrupt(self) -> None:
+        """Wake a read between transactions. Called by another thread after the drain was requested."""
+        if self._waits and not self._tls:  # a TLS read watches the drain itself: SHUT_RD would break its last reply
+            try:
+                self._sock.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # ENOTCONN: the client has just gone
+
+    # --- reading
+
+    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+        """See smtp/wire.py."""
+        end = self._buffer.find(b"\n", self._position)
+        if end < 0:
+            if self._position == len(self._buffer):
+                started = self._receive(_LINE_READ, timeout, 0.0, idle)
+                end = self._buffer.find(b"\n")
+            else:
+                started = monotonic()
+            if end < 0:
+                return self._read_long_line(limit, started + timeout, idle)
+        start, self._position = self._position, end + 1
+        return self._buffer[start : end + 1] if end - start < limit else None
+
+    def _read_long_line(self, limit: int, deadline: float, idle: bool) -> bytes | None:
+        """A line that did not come in one piece. Beyond `limit` it is dropped as it comes."""
+        parts = [self._buffer[self._position :]]
+        size = len(parts[0])
+        while True:
+            self._receive(_LINE_READ, 0.0, deadline, idle)
+            end = self._buffer.find(b"\n") + 1
+            part = self._buffer[:end] if end else self._buffer
+            self._position = len(part)
+            size += len(part)
+            if size <= limit:
+                parts.append(part)
+            if end:
+                return b"".join(parts) if size <= limit else None
+
+    def read_block(self, size: int, timeout: float) -> bytes:
+        """See smtp/wire.py."""
+        if self._position < len(self._buffer):
+            block = self._buffer[self._position :] if self._position else self._buffer
+            self._buffer, self._position = b"", 0
+            return block
+        if self._trickled:
+            self._receive(size, 0.0, self._started + timeout, False)
+        else:
+            self._started = self._receive(size, timeout, 0.0, False)
+        block, self._buffer = self._buffer, b""
+        self._trickled += len(block)
+        if self._trickled >= _TRICKLE:
+            self._trickled = 0
+        return block
+
+    def push_back(self, data: bytes) -> None:
+        self._buffer = data + self._buffer[self._position :]
+        self._position = 0
+        self._trickled = 0
+
+    def discard_input(self) -> None:
+        self._buffer, self._position = b"", 0
+
+    def _receive(self, size: int, timeout: float, deadline: float, idle: bool) -> float:
+        """Replace the empty buffer by what comes, at least one octet. Returns when it began to wait.
+
+        The limit is `timeout` seconds from now, or `deadline` where that is given.
+        """
+        if self._output:
+            self.flush()
+        now = monotonic()
+        if not deadline:
+            deadline = now + timeout
+        if self._end and self._end < deadline:
+            deadline = self._end
+        if self._tls:
+            data = self._receive_tls(size, deadline, idle)
+        elif idle:
+            data = self._receive_idle(size, deadline)
+        else:
+            data = self._receive_plain(size, now, deadline)
+        if not data:
+            raise EOFError("closed by the client")
+        self._buffer, self._position = data, 0
+        return now
+
+    def _receive_plain(self, size: int, now: float, deadline: float) -> bytes:
+        """The kernel's timeout is set once a session; it is shortened only where a deadline comes before it."""
+        while True:
+            left = deadline - now
+            if left <= 0:
+                raise TimeoutError
+            if left < self._kernel or self._kernel < self.timeout:
+                self._kernel = max(min(left, self.timeout), 0.001)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._kernel))
+            try:
+                return self._recv(size)
+            except BlockingIOError:
+                now = monotonic()
+
+    def _receive_idle(self, size: int, deadline: float) -> bytes:
+        # The order decides: first say that we wait, then look for the drain. Whoever requests it looks the other way round.
+        self._waits = True
+        try:
+            if self._drain.requested:
+                raise InterruptedError
+            data = self._receive_plain(size, monotonic(), deadline)
+        finally:
+            self._waits = False
+        if not data and self._drain.requested:
+            raise InterruptedError
+        return data
+
+    def _receive_tls(self, size: int, deadline: float, idle: bool) -> bytes:
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        left = deadline - monotonic()
+        if idle and not sock.pending():
+            if self._drain.requested:
+                raise InterruptedError
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            poll.register(self._drain.fd, select.POLLIN)
+            ready = poll.poll(max(0.0, left) * 1000)
+            if self._drain.requested and sock.fileno() not in [fd for fd, _ in ready]:
+                raise InterruptedError
+            left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        sock.settimeout(left)
+        try:
+            return sock.recv(size)
+        except ssl.SSLError as error:
+            raise _tls_fault(error) from None
+
+    # --- writing
+
+    def write(self, data: bytes) -> None:
+        self._output.append(data)
+
+    def flush(self) -> None:
+        output = self._output
+        if not output:
+            return
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        try:
+            self._send(data)
+        except BlockingIOError:
+            raise TimeoutError("the client does not read our replies") from None
+        except ssl.SSLError as error:
+            raise _tls_fault(error) from None
+
+    # --- TLS and the end
+
+    def start_tls(self, timeout: float) -> TLS:
+        """The handshake. What came in clear before it is never looked at (RFC 3207 section 4.2, CVE-2011-0411)."""
+        assert self._context is not None
+        self.flush()
+        self.discard_input()
+        try:
+            sock = self._context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+            self._sock, self._recv, self._send, self._tls = sock, sock.recv, sock.sendall, True
+            sock.settimeout(timeout)
+            sock.do_handshake()
+        except TimeoutError:
+            raise ConnectionError("TLS handshake timed out") from None
+        except ssl.SSLError as error:
+            raise ConnectionError(f"TLS handshake failed: {error.reason or error}") from None
+        except OSError as error:
+            raise ConnectionError(f"TLS handshake failed: {error.strerror or error}") from None
+        cipher = sock.cipher()
+        return TLS(sock.version() or "", cipher[0] if cipher else "", getattr(sock, "sni", "") or "", sock.getpeercert())
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def local_address(self) -> tuple[str, int]:
+        name = self._sock.getsockname()
+        return (name[0], name[1]) if isinstance(name, tuple) else ("unix", 0)
+
+    def close(self, linger: bool) -> None:
+        """Close. `linger`: we end it, perhaps in the middle of what the client sends: see that it can read why.
+
+        Closing with unread input resets the connection, and a reset destroys a reply on its way.
+        """
+        try:
+            if self._tls:
+                self._close_tls()
+            if linger:
+                self._sock.shutdown(socket.SHUT_WR)
+                self._read_out()
+        except (OSError, ValueError):
+            pass  # the client was faster
+        finally:
+            self._sock.close()
+
+    def _close_tls(self) -> None:
+        """Send close_notify, do not wait for the client's."""
+        self._sock.settimeout(0)
+        assert isinstance(self._sock, ssl.SSLSocket)
+        try:
+            self._sock = self._sock.unwrap()
+        except OSError:
+            pass
+
+    def _read_out(self) -> None:
+        deadline, dropped = monotonic() + _LINGER, 0
+        self._sock.settimeout(_LINGER)
+        while dropped < _LINGER_OCTETS and monotonic() < deadline:
+            data = self._sock.recv(65536)
+            if not data:
+                return
+            dropped += len(data)
+
+
+def _timeval(seconds: float) -> bytes:
+    """A struct timeval; zero would mean for ever."""
+    whole = int(seconds)
+    return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+
+
+def _tls_fault(error: ssl.SSLError) -> Exception:
+    """What a TLS read or write failed with, in the words of a plain socket."""
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return EOFError("closed by the client")
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLSyscallError)):
+        return ConnectionResetError("closed by the client without TLS close_notify")
+    return ConnectionError(f"TLS failed: {error.reason or error}")

@@ -1,0 +1,83 @@
+"""The master's record of one worker: who it is, how far the clock of its end has run, how it ended.
+
+Escalation is data: steps of (seconds from the beginning, signal), run by the master's loop and never by waiting.
+Signals go only to children not yet reaped, so a pid cannot have been reused. Nothing here fails: a child that is
+already dead takes a signal silently, and one that is gone altogether raises ESRCH, which reaping settles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from preforksmtp.prefork import signals
+from preforksmtp.prefork.scoreboard import Slot
+
+Steps = tuple[tuple[float, int], ...]
+
+SLACK = 2.0  # a worker ends itself at graceful_timeout, its exit callbacks included; then we do it
+MERCY = 2.0  # seconds between ABRT, which writes the stacks, and KILL
+
+ABORT: Steps = ((0.0, signal.SIGABRT), (MERCY, signal.SIGKILL))
+QUICK: Steps = ((0.0, signal.SIGQUIT), (2.0, signal.SIGKILL))
+# QUIT's default, which a worker still booting has, would dump core; TERM's just ends it.
+QUICK_BOOTING: Steps = ((0.0, signal.SIGTERM), (2.0, signal.SIGKILL))
+KILL: Steps = ((0.0, signal.SIGKILL),)
+
+
+def graceful(timeout: float) -> Steps:
+    """TERM once; after graceful_timeout dump the stacks, then kill."""
+    return ((0.0, signal.SIGTERM), *overdue(timeout))
+
+
+def overdue(timeout: float) -> Steps:
+    """The same for a worker that drains of its own accord."""
+    return ((timeout + SLACK, signal.SIGABRT), (timeout + SLACK + MERCY, signal.SIGKILL))
+
+
+class Child:
+    """One worker as its master sees it, from fork to reaping."""
+
+    def __init__(self, pid: int, slot: Slot, generation: int) -> None:
+        self.pid = pid
+        self.slot = slot
+        self.generation = generation
+        self.forked = time.monotonic()
+        self.ready_at: float | None = None  # when the master noticed
+        self.reason = ""  # why it is being ended; "" = it is wanted
+        self.asked = False  # its end is nobody's fault: stop, retirement
+        self._steps: list[tuple[float, int]] = []  # (monotonic time, signal), still to come
+
+    def end(self, steps: Steps, reason: str, *, asked: bool) -> None:
+        """Begin a new escalation in place of the one under way, if any."""
+        now = time.monotonic()
+        self.reason = reason
+        self.asked = asked
+        self._steps = [(now + delay, number) for delay, number in steps]
+        self.escalate(now)
+
+    def escalate(self, now: float) -> list[int]:
+        """Send what is due; the signals sent."""
+        sent = []
+        while self._steps and self._steps[0][0] <= now:
+            number = self._steps.pop(0)[1]
+            self.send(number)
+            sent.append(number)
+        return sent
+
+    def next_step(self) -> float | None:
+        return self._steps[0][0] if self._steps else None
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # reaped by a hook's own wait(): we notice at ours
+            os.kill(self.pid, number)
+
+
+def describe(status: int) -> str:
+    """How a process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        dumped = ", core dumped" if os.WCOREDUMP(status) else ""
+        return f"was killed by {signals.name(os.WTERMSIG(status))}{dumped}"
+    return f"exited with code {os.WEXITSTATUS(status)}"

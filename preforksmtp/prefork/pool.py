@@ -1,0 +1,299 @@
+"""The pool: a worker's session threads. Each blocks in accept() on the shared listener and serves what it gets.
+
+No acceptor, no hand-over, no lock on the way of a connection. The kernel serves waiting threads of all workers
+first come, first served; a worker whose threads are all busy has nobody in that queue, so it never takes a
+connection it cannot serve. The listener carries SO_RCVTIMEO: accept() raises BlockingIOError about twice a second,
+which is when an idle thread looks round. Nobody may call settimeout or setblocking on it: O_NONBLOCK would be seen by
+every process that shares it.
+
+`idle` of each post holds the seats waiting there. set.add and set.discard are atomic, so the last thread to leave a
+post sees it empty, and starts one more thread while the limit allows. Threads that were not needed for a
+whole period leave again. With several listeners a waiting thread picks the posts nobody watches, all at
+once by poll() if there are many (always so when there are fewer threads than listeners).
+
+What escapes `serve` is logged with its traceback; what accept() may fail with is named below, errno by errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, Slot
+from preforksmtp.prefork.seat import Drain, Seat
+
+Serve = Callable[[socket.socket, Any, int, Seat], None]
+
+SPARE = 2  # waiting threads kept per listener
+PATIENCE = 500  # ms a thread polls several listeners; the listeners' SO_RCVTIMEO does it for one
+# A handler may recurse deeply in C (sorted, json, ==): with 1 MiB CPython 3.10 to 3.13 die of a
+# segmentation fault where 8 MiB give RecursionError. It is address space, not memory: 20 KiB are resident.
+STACK_SIZE = 8 << 20
+REPORT_EVERY = 10.0  # seconds between two lines about the same trouble
+
+# accept(2): the client went away before we came, or an error of its network is reported on our socket. Next one.
+FORGIVEN = frozenset(
+    {
+        errno.ECONNABORTED,  # reset while in the queue
+        errno.EPROTO,  # the same on other systems
+        errno.EPERM,  # forbidden by a firewall rule
+        errno.ENETDOWN,  # pending network errors of the new socket, as Linux passes them on
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        getattr(errno, "ENONET", errno.ENETDOWN),
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+    }
+)
+# Out of descriptors or memory: the connection stays in the queue, so accept() would fail again at once.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Post:
+    """One listener and the seats waiting there."""
+
+    def __init__(self, index: int, listener: socket.socket) -> None:
+        self.index = index
+        self.listener = listener
+        # socket.accept() converts family and type to enums and looks at timeouts: 3 of its 13 us. What it calls
+        # is this; the numbers are taken once. (A bare _socket.socket would save 0.8 more, but lacks makefile().)
+        self.accept: Callable[[], tuple[int, Any]] = listener._accept  # type: ignore[attr-defined]
+        self.kind = (int(listener.family), int(listener.type), listener.proto)
+        self.idle: set[Seat] = set()
+        self.low = 0  # fewest seats idle in this period
+        self.surplus = 0  # how many may leave
+
+
+class Pool:
+    """The session threads of one worker. Main thread calls start, tick, interrupt_sessions and the questions."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        limit: int,
+        scoreboard: Scoreboard,
+        slot: Slot,
+        drain: Drain,
+        log: logging.Logger,
+        wake: Callable[[], None],
+    ) -> None:
+        self._posts = [Post(index, listener) for index, listener in enumerate(listeners)]
+        self._scoreboard = scoreboard
+        self._slot = slot
+        self._drain = drain
+        self.log = log
+        self._wake = wake  # rings the main thread while draining
+        self._lock = threading.Lock()  # guards the three below; taken at growth and leave only
+        self._free = list(reversed(slot.rows[:limit]))
+        self._seats: set[Seat] = set()
+        self._started = 0
+        self._reported = -REPORT_EVERY
+        self._closed = False  # the listeners, towards the end of a drain
+        self._serve: Serve
+
+    # -- worker, main thread
+
+    def start(self, serve: Serve) -> None:
+        self._serve = serve
+        threading.stack_size(STACK_SIZE)
+        for number in range(min(len(self._free), SPARE * len(self._posts))):
+            self._grow(self._posts[number % len(self._posts)])
+        if not self._seats:
+            raise RuntimeError("no session thread can be started")
+
+    def alive(self) -> int:
+        return len(self._seats)
+
+    def busy(self) -> bool:
+        return self._slot.active() > 0
+
+    def tick(self) -> None:
+        """Once a period: threads that nobody needed in it may go. The fewest idle seats seen are those."""
+        for post in self._posts:
+            post.surplus = max(0, post.low - SPARE)
+            post.low = len(post.idle)
+
+    def close_if_deserted(self) -> None:
+        """While draining: once no thread accepts, let go of the listeners, so that a bind nobody serves refuses
+        clients instead of queueing them until our last session ends. Those in the queue when the whole server
+        stops are left to the threads still busy, which empty it before they leave."""
+        if self._closed or len(self._seats) != self._slot.active():
+            return
+        if not (self._scoreboard.stopping and self._queued()):
+            self._closed = True  # a thread that ends its session right now finds this, or EBADF and then this
+            for post in self._posts:
+                post.listener.close()
+
+    def interrupt_sessions(self) -> None:
+        """After drain.begin(): wake every session that is idle in recv. No lock is held while calling."""
+        with self._lock:
+            seats = list(self._seats)
+        for seat in seats:
+            interrupt = seat.interrupt
+            if interrupt is not None:
+                try:
+                    interrupt()
+                except Exception:
+                    self.log.exception("cannot interrupt session %s", seat.session)
+
+    # -- any session thread
+
+    def _grow(self, post: Post) -> None:
+        """Start one more thread, if the limit allows."""
+        with self._lock:
+            if not self._free:
+                return
+            seat = Seat(self._free.pop(), self._drain)
+            self._seats.add(seat)
+            self._started += 1
+            name = f"session-{self._started}"
+            self._slot.threads = len(self._seats)
+        try:
+            threading.Thread(target=self._run, args=(seat, post), name=name, daemon=True).start()
+        except RuntimeError as error:  # the system's limit, or address space
+            self._remove(seat)
+            self._report("cannot start a session thread: %s", error)
+
+    def _remove(self, seat: Seat) -> None:
+        with self._lock:
+            self._seats.discard(seat)
+            self._free.append(seat.row)
+            self._slot.threads = len(self._seats)
+
+    def _run(self, seat: Seat, post: Post) -> None:
+        """A session thread's life."""
+        try:
+            while True:
+                found = self._wait(seat, post)
+                if found is None:
+                    return
+                post, connection, peer = found
+                self._attend(seat, post, connection, peer)
+        finally:
+            for post in self._posts:
+                post.idle.discard(seat)
+            self._remove(seat)
+            if self._drain.requested:
+                self._wake()
+
+    def _attend(self, seat: Seat, post: Post, connection: socket.socket, peer: Any) -> None:
+        """One accepted connection, which `serve` owns."""
+        row = seat.row
+        row[SESSIONS] += 1
+        row[SINCE] = time.monotonic_ns()
+        try:
+            self._serve(connection, peer, post.index, seat)
+        except BaseException:  # SystemExit of a handler, too, ends neither thread nor process
+            row[ERRORS] += 1
+            self.log.exception("session %s of %s failed", seat.session, peer)
+            connection.close()
+        seat.interrupt = None
+        seat.session = seat.hook = ""
+        seat.since = 0.0
+        row[SINCE] = 0
+        if self._drain.requested:
+            self._wake()
+
+    def _wait(self, seat: Seat, post: Post) -> tuple[Post, socket.socket, Any] | None:
+        """Until a connection is ours. None: leave."""
+        pause = 0.1
+        drain = self._drain
+        while True:
+            if drain.requested and self._drained(post):
+                return None
+            if post.surplus and self._dismissed(post):
+                return None
+            try:
+                if len(self._posts) == 1:
+                    fd, peer = self._accept(seat, post)
+                else:
+                    post, fd, peer = self._accept_any(seat, post)
+                return post, socket.socket(*post.kind, fd), peer
+            except BlockingIOError:  # SO_RCVTIMEO: look round
+                pause = 0.1
+            except OSError as error:
+                if self._closed:
+                    return None
+                if error.errno in FORGIVEN:
+                    continue
+                self._report("cannot accept: %s; retrying", error)
+                drain.wait(pause)
+                pause = min(2 * pause, 1.0)
+
+    def _accept(self, seat: Seat, post: Post) -> tuple[int, Any]:
+        """Wait at one post. The hot path: nothing here but what growth and shrinking need. An accept() that raises
+        leaves us in `idle`: we come back at once, and a thread that leaves meanwhile need not start another."""
+        idle = post.idle
+        idle.add(seat)
+        accepted = post.accept()
+        idle.discard(seat)
+        left = len(idle)
+        if left < post.low:  # noqa: PLR1730 - min() is a call
+            post.low = left
+        if not left and self._free:
+            self._grow(post)
+        return accepted
+
+    def _accept_any(self, seat: Seat, post: Post) -> tuple[Post, int, Any]:
+        """Wait where nobody does; at our own post if all are watched."""
+        for other in self._posts:
+            other.idle.discard(seat)
+        unwatched = [other for other in self._posts if not other.idle] or [post]
+        if len(unwatched) == 1:
+            fd, peer = self._accept(seat, unwatched[0])
+            return unwatched[0], fd, peer
+        post = self._poll(seat, unwatched)
+        fd, peer = self._accept(seat, post)  # if another took it, this returns within SO_RCVTIMEO
+        for other in unwatched:
+            if not other.idle and self._free:
+                self._grow(other)  # which we watched up to now
+        return post, fd, peer
+
+    def _poll(self, seat: Seat, posts: list[Post]) -> Post:
+        """The first of these where a client waits."""
+        poll = select.poll()
+        for post in posts:
+            post.idle.add(seat)
+            poll.register(post.listener.fileno(), select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(PATIENCE)}
+        for post in posts:
+            post.idle.discard(seat)
+        for post in posts:
+            if post.listener.fileno() in ready:
+                return post
+        raise BlockingIOError
+
+    def _dismissed(self, post: Post) -> bool:
+        with self._lock:
+            if post.surplus <= 0:
+                return False
+            post.surplus -= 1
+            return True
+
+    def _drained(self, post: Post) -> bool:
+        """While draining: may this thread stop accepting? Yes if only this worker retires: others serve the queue.
+        When the whole server stops the queue would be reset, so it is emptied and each client told 421 by serve()."""
+        if self._closed or not self._scoreboard.stopping or time.monotonic() > self._drain.deadline:
+            return True
+        return not self._queued()
+
+    def _queued(self) -> bool:
+        """Any thread: does a client wait at any listener?"""
+        poll = select.poll()
+        for post in self._posts:
+            poll.register(post.listener, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _report(self, text: str, error: Exception) -> None:
+        """One line, not one for every thread and turn."""
+        now = time.monotonic()
+        if now - self._reported >= REPORT_EVERY:
+            self._reported = now
+            self.log.error(text, error)

@@ -1,0 +1,59 @@
+"""What a session thread and its worker's main thread know of each other: Drain (one a worker), Seat (one a thread).
+
+Both are plain facts without locks: each attribute has one writer, named below. Nothing here fails.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from collections.abc import Callable
+
+
+class Drain:
+    """Whether this worker is leaving. Written by its main thread only, read by every session.
+
+    `fd` becomes readable (EOF) when draining starts and stays so: poll it beside a TLS socket."""
+
+    __slots__ = ("_write", "deadline", "fd", "requested")
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.deadline = math.inf  # time.monotonic() at which the process ends come what may
+        self.fd, self._write = os.pipe()
+
+    def begin(self, deadline: float) -> None:
+        """Worker, main thread. A second call may only bring the deadline forward."""
+        self.deadline = min(deadline, self.deadline)
+        if not self.requested:
+            self.requested = True  # before the EOF: who is woken by it finds the reason
+            os.close(self._write)
+
+    def wait(self, seconds: float) -> None:
+        """Any thread: sleep, but not past the start of a drain."""
+        if self.requested:
+            time.sleep(min(seconds, 0.1))  # fd is readable for ever now; do not spin on it
+            return
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        poll.poll(seconds * 1000)
+
+
+class Seat:
+    """One session thread's place. `serve` (in that thread) writes all but `row` and `drain`.
+
+    A session sets `interrupt` first and looks at `drain.requested` after, before it blocks: the main thread does the
+    two the other way round, so one of them sees the other. `interrupt` is called in the main thread, at
+    most once a drain and a session, may race with the session's end and must not block."""
+
+    __slots__ = ("drain", "hook", "interrupt", "row", "session", "since")
+
+    def __init__(self, row: memoryview, drain: Drain) -> None:
+        self.row = row
+        self.drain = drain
+        self.interrupt: Callable[[], None] | None = None
+        self.session = ""
+        self.hook = ""
+        self.since = 0.0

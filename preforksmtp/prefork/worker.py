@@ -1,0 +1,262 @@
+"""The worker process: boot the app, let the pool's threads serve, watch, drain, leave.
+
+Everything here runs in the worker. Its main thread never serves: it beats the heart in the scoreboard at least once a
+second, takes signals, and notices the master's death as EOF on the lifeline pipe, which drains it as TERM does.
+
+TERM drains: sessions are interrupted, threads stop accepting, the process ends with the last session or at
+graceful_timeout. QUIT is quick: the same with half a second. INT is left to the master while it lives, because a
+terminal sends it to the whole group. USR1 reopens logs. ABRT dumps the stacks of all threads, then kills. HUP, USR2,
+WINCH, TTIN, TTOU do nothing here, so that `pkill -HUP` cannot kill a worker.
+
+It always ends by os._exit: sys.exit would unwind the master's frames and join stuck threads. Exit codes:
+0 drained, the code of BootFailed (4 the app, 3 anything else), 1 a bug here (logged with its traceback).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from socket import socket
+from typing import Any, NoReturn, Protocol
+
+from preforksmtp.prefork import scoreboard
+from preforksmtp.prefork.pool import Pool, Serve
+from preforksmtp.prefork.scoreboard import Scoreboard, Slot
+from preforksmtp.prefork.seat import Drain
+from preforksmtp.prefork.signals import SignalQueue
+
+BEAT = 1.0  # seconds between two looks round, at most
+SHRINK_EVERY = 30.0  # seconds over which the pool's peak is taken
+QUICK_TIMEOUT = 0.5  # seconds sessions get on QUIT: time for a 421, and for a 250 under way (RFC 1047)
+LAST_WORDS = 1.5  # seconds for on_exit and atexit callbacks at the deadline; less than the master's slack
+
+BOOT_FAILED = 3
+
+
+class BootFailed(Exception):
+    """The worker cannot serve. `exit_code` 4: the app cannot be loaded; 3: anything else. One clear line."""
+
+    def __init__(self, exit_code: int, line: str) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code
+
+
+class WorkerConfig(Protocol):
+    """The settings a worker reads."""
+
+    @property
+    def threads(self) -> int: ...
+    @property
+    def graceful_timeout(self) -> float: ...
+
+
+class Worker:
+    """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append to."""
+
+    def __init__(
+        self,
+        config: Any,
+        listeners: Sequence[socket],
+        log: logging.Logger,
+        board: Scoreboard,
+        slot: Slot,
+        lifeline: int,
+        bell: int,
+    ) -> None:
+        self.pid = os.getpid()
+        self.slot = slot.index
+        self.generation = slot.generation
+        self.config = config
+        self.log = log
+        self.booted_at = time.monotonic()
+        self.drain = Drain()
+        self.on_exit: list[Callable[[], None]] = []
+        self.on_reopen: list[Callable[[], None]] = []
+        self._board = board
+        self._published = slot
+        self._master = os.getppid()
+        self._lifeline = lifeline  # read end, the master holds the only write end; -1: it died
+        self._bell = bell  # write end; a byte makes the master look at the scoreboard
+        self._signals = SignalQueue()
+        self._listeners = listeners
+        self._quick = False
+        self._asked = ""  # why request_drain() was called
+
+    @property
+    def age(self) -> float:
+        """Seconds since the fork."""
+        return time.monotonic() - self.booted_at
+
+    def request_drain(self, reason: str = "by request") -> None:
+        """Any thread: leave as on TERM; the master starts a replacement as soon as it sees it."""
+        self._asked = reason
+        self._signals.wake()
+
+    def dump_stacks_to(self, fd: int) -> None:
+        """Where ABRT (and a crash) writes the stacks of all threads; stderr until told otherwise.
+
+        Enabled in a thread of its own, because it gives the calling thread an alternate signal stack, a small one,
+        where CPython then runs all handlers: a few signals at once overflow it and the process dies of SIGSEGV
+        (seen with HUP, USR2, WINCH, TTIN in a burst, where frames hold AVX-512 or AMX registers)."""
+        enable = threading.Thread(target=faulthandler.enable, args=(fd, True))
+        enable.start()
+        enable.join()
+
+    # -- the process, from fork to exit
+
+    def take_signals(self) -> None:
+        """First step after the fork, all signals still blocked. Nobody takes signals out of a queue while the main
+        thread imports the app, so until READY the kernel's default ends us: there is no session to lose."""
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._signals.install((signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
+        self._signals.install((signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU))
+
+    def run(self, boot: Callable[[Worker], Serve]) -> NoReturn:
+        code = 1
+        try:
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr: nothing to dump to
+                self.dump_stacks_to(sys.stderr.fileno())
+            code = self._live(boot)
+        except BaseException:
+            self.log.exception("worker %d: unexpected end", self.pid)
+        finally:
+            try:
+                self._say_last_words()
+            finally:
+                os._exit(code)  # this must never return into the master's frames
+
+    def _live(self, boot: Callable[[Worker], Serve]) -> int:
+        threading.Thread(target=self._guard_boot, name="lifeline", daemon=True).start()
+        # The app's code runs here for the first time: whatever it raises becomes a line and an exit code.
+        try:
+            serve = boot(self)
+        except BootFailed as error:
+            self.log.error("%s", error)
+            return error.exit_code
+        except SystemExit as error:
+            self.log.error("cannot boot: the app called sys.exit(%r)", error.code)
+            return BOOT_FAILED
+        except BaseException:
+            self.log.exception("cannot boot")
+            return BOOT_FAILED
+        self._signals.install((signal.SIGTERM, signal.SIGQUIT))
+        wake = self._signals.wake
+        pool = Pool(
+            self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake
+        )
+        pool.start(serve)
+        self._published.ready = time.monotonic_ns()
+        self._enter(scoreboard.READY)
+        self._watch(pool)
+        return 0
+
+    def _guard_boot(self) -> None:
+        """Own thread: a worker whose master dies while the app is being imported must not stay behind."""
+        poll = select.poll()
+        poll.register(self._lifeline, select.POLLIN)
+        while self._published.state == scoreboard.BOOTING:
+            if poll.poll(BEAT * 500) and self._published.state == scoreboard.BOOTING:
+                os._exit(BOOT_FAILED)
+
+    def _enter(self, state: int) -> None:
+        """Publish the new state and have the master look."""
+        self._published.heartbeat = time.monotonic_ns()
+        self._published.state = state
+        with contextlib.suppress(OSError):  # full: it will look anyway; broken: the lifeline tells
+            os.write(self._bell, b"\0")
+
+    # -- the main thread while serving
+
+    def _watch(self, pool: Pool) -> None:
+        """Beat, take signals, notice the master's death; return when it is time to leave."""
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        poll.register(self._lifeline, select.POLLIN)
+        next_shrink = time.monotonic() + SHRINK_EVERY
+        while not self._finished(pool):
+            events = poll.poll(max(0.0, min(BEAT, self.drain.deadline - time.monotonic())) * 1000)
+            now = time.monotonic()
+            self._published.heartbeat = time.monotonic_ns()
+            # getppid is the second line: a child of a hook in the master may hold the lifeline open
+            if self._lifeline >= 0 and (self._lifeline in dict(events) or os.getppid() != self._master):
+                poll.unregister(self._lifeline)
+                self._lifeline = -1
+                self._begin_drain(pool, "the master died", self.config.graceful_timeout)
+            for number in self._signals.take():
+                self._handle(number, pool)
+            if self._asked and not self.drain.requested:
+                self._begin_drain(pool, self._asked, self.config.graceful_timeout)
+            if now >= next_shrink:
+                pool.tick()
+                next_shrink = now + SHRINK_EVERY
+
+    def _finished(self, pool: Pool) -> bool:
+        if not self.drain.requested:
+            return False
+        pool.close_if_deserted()
+        over = not pool.busy() if self._quick else pool.alive() == 0
+        if not over and time.monotonic() >= self.drain.deadline:
+            self.log.warning("worker %d: time is up, %d sessions cut off", self.pid, self._published.active())
+            return True
+        return over
+
+    def _handle(self, number: int, pool: Pool) -> None:
+        if number == signal.SIGTERM:
+            self._begin_drain(pool, "SIGTERM", self.config.graceful_timeout)
+        elif number == signal.SIGQUIT or (number == signal.SIGINT and self._lifeline < 0):
+            self._quick = True
+            self._begin_drain(pool, signal.Signals(number).name, QUICK_TIMEOUT)
+        elif number == signal.SIGUSR1:
+            for reopen in self.on_reopen:
+                self._call(reopen)
+
+    def _begin_drain(self, pool: Pool, reason: str, timeout: float) -> None:
+        again = self.drain.requested
+        self.drain.begin(time.monotonic() + timeout)
+        if again:
+            return
+        active = self._published.active()
+        self.log.info("worker %d: draining (%s), %d sessions", self.pid, reason, active)
+        self._enter(scoreboard.DRAINING)
+        pool.interrupt_sessions()
+
+    # -- leaving
+
+    def _say_last_words(self) -> None:
+        """on_exit and atexit callbacks, then the buffers; none may hold us past the deadline."""
+        seconds = LAST_WORDS
+        if self.drain.requested and not self._quick:
+            seconds = max(LAST_WORDS, self.drain.deadline - time.monotonic())
+        timer = threading.Timer(seconds, self._cut_short)
+        timer.daemon = True
+        timer.start()
+        for callback in (*self.on_exit, atexit._run_exitfuncs):
+            self._call(callback)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # None, closed, or a broken pipe: nobody is left to tell
+                stream.flush()
+        self._call(logging.shutdown)
+
+    def _cut_short(self) -> None:
+        last = threading.Timer(0.5, os._exit, (1,))  # a stuck thread may hold the log's lock
+        last.daemon = True
+        last.start()
+        self.log.error("worker %d: an exit callback takes too long; leaving without it", self.pid)
+        os._exit(1)
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except BaseException:
+            self.log.exception("worker %d: %r failed", self.pid, callback)

@@ -1,0 +1,154 @@
+"""The texts made from the table of settings: the sample config file, README's reference, --print-config.
+
+    python3 -m preforksmtp.reference conf/preforksmtp.conf.py README.md
+
+writes the first two anew: a .md file between the markers <!-- settings --> and <!-- /settings -->, any
+other file whole. tests/test_generated.py proves that they were. Fails with one line if a file has no
+markers or cannot be written.
+"""
+
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preforksmtp.access import ATOMS
+from preforksmtp.arguments import CONFIG_FILE, default_text
+from preforksmtp.settings import SECTIONS, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    from preforksmtp.config import Config
+
+BEGIN = "<!-- settings -->"
+END = "<!-- /settings -->"
+
+# preforksmtp.handlers:Forward('mx', password='...') in `app`, or ...(key="...")
+_SECRET_ARGUMENT = re.compile(
+    r"""(\w*(?:pass|secret|token|key)\w*\s*=\s*)(['"]).*?(?<!\\)\2""", re.IGNORECASE
+)
+
+
+def sample_file() -> str:
+    """conf/preforksmtp.conf.py: every setting, commented out, with its help and default."""
+    lines = [
+        "# Sample config file of preforksmtp: every setting with its default.",
+        f"# Copy it to ./{CONFIG_FILE}, or name it with -c; uncomment what you change.",
+        "#",
+        "# It is Python: what computes a value may stand here. Names of your own begin with an underscore.",
+        "# Made by: python3 -m preforksmtp.reference conf/preforksmtp.conf.py",
+    ]
+    for section in SECTIONS:
+        lines += ["", "", f"# --- {section}"]
+        for setting in _rows(section):
+            scope = " Per bind." if setting.scope == "session" else ""
+            shown = f" Default: {setting.shown}." if setting.shown else ""
+            lines += [
+                "",
+                *textwrap.wrap(setting.help + scope + shown, 98, initial_indent="# ", subsequent_indent="# "),
+            ]
+            lines += _assignment(setting)
+    return "\n".join(lines) + "\n"
+
+
+def readme_table() -> str:
+    """README.md's reference: a table for each section, and the atoms of the access log."""
+    lines: list[str] = []
+    for section in SECTIONS:
+        lines += [
+            f"### {section}",
+            "",
+            "| setting | command line | default | per bind | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [_row(setting) for setting in _rows(section)]
+        lines += [""]
+    lines += ["### Atoms of `access_logformat`", "", "| atom | meaning |", "|---|---|"]
+    lines += [f"| `%({name})s` | {_cell(atom.help)} |" for name, atom in ATOMS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def describe(config: "Config") -> str:
+    """--print-config: every value and where it comes from, secrets masked."""
+    shown = [(setting.name, _value(setting, getattr(config, setting.name))) for setting in SETTINGS]
+    names = max(len(name) for name, _ in shown)
+    values = min(40, max(len(value) for _, value in shown))
+    return "".join(f"{name:<{names}} = {value:<{values}}  # {config.origin(name)}\n" for name, value in shown)
+
+
+def _rows(section: str) -> list[Setting]:
+    return [setting for setting in SETTINGS if setting.section == section]
+
+
+def _assignment(setting: Setting) -> list[str]:
+    value = setting.default if not callable(setting.default) else None
+    line = f"# {setting.name} = {_literal(value)}"
+    if len(line) <= 110:
+        return [line]
+    # A long text in several pieces, as Python joins them.
+    pieces = [
+        repr(piece) for piece in textwrap.wrap(str(value), 90, drop_whitespace=False, break_on_hyphens=False)
+    ]
+    return [f"# {setting.name} = (", *(f"#     {piece}" for piece in pieces), "# )"]
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, str) and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return repr(value)
+
+
+def _value(setting: Setting, value: Any) -> str:
+    if setting.secret is not None:
+        value = setting.secret(value)
+    text = _literal(value)
+    return _SECRET_ARGUMENT.sub(r"\1\2********\2", text) if isinstance(value, str) else text
+
+
+def _row(setting: Setting) -> str:
+    options = ", ".join(f"`{option}`" for option in setting.options) or "`APP`"
+    cells = [
+        options,
+        _cell(default_text(setting)),
+        "yes" if setting.scope == "session" else "",
+        _cell(setting.help),
+    ]
+    return f"| `{setting.name}` | {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table: none of it is markup."""
+    return re.sub(r"([|<>*_\[\]])", r"\\\1", text)
+
+
+def write(path: Path) -> None:
+    """Write the text that belongs into one file. Raises ValueError if README.md has no markers."""
+    if path.suffix != ".md":
+        path.write_text(sample_file(), encoding="utf-8")
+        return
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path}: has no line {BEGIN} followed by {END} to put the reference between")
+    path.write_text(f"{before}{BEGIN}\n{readme_table()}{END}{after}", encoding="utf-8")
+
+
+def main(paths: Sequence[str]) -> int:
+    """Write the named files anew."""
+    for path in paths:
+        try:
+            write(Path(path))
+        except (OSError, ValueError) as error:
+            print(f"preforksmtp.reference: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""One accepted connection -> Wire -> Dialogue: the only file that joins the rooms smtp/ and net/.
+
+Runs in the session threads of a worker. What ends a session otherwise than by QUIT is one line in the error log here;
+counters and the access log are written here, once a message.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .access import AccessLog, AccessRecord
+from .net.bind import Bind
+from .net.wire import Wire
+from .prefork import scoreboard
+from .prefork.seat import Seat
+from .smtp import reply
+from .smtp.dialogue import Dialogue
+from .smtp.handler import Hooks
+from .smtp.reply import Reply
+from .smtp.rules import Rules
+from .smtp.session import Endpoint, Session
+from .smtp.transaction import Transaction
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one listener's sessions are served under."""
+
+    bind: str
+    rules: Rules
+    context: ssl.SSLContext | None
+    implicit_tls: bool
+    session_timeout: float
+    local: Endpoint | None  # of the listener, where it is one address
+
+
+def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | None, hooks: Hooks) -> Terms:
+    """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname()."""
+    rules = Rules(
+        hooks=hooks,
+        hostname=config.hostname,
+        lmtp=bind.lmtp,
+        max_message_size=config.max_message_size,
+        max_recipients=config.max_recipients,
+        max_errors=config.max_errors,
+        command_timeout=config.command_timeout,
+        data_timeout=config.data_timeout,
+        require_tls=config.require_tls,
+        require_auth=config.require_auth,
+        offer_tls=context is not None and not bind.implicit_tls,
+        allow_insecure_auth=config.allow_insecure_auth,
+        auth_mechanisms=config.auth_mechanisms,
+        accept_bare_newlines=config.bare_newlines == "accept",
+        spool_threshold=config.spool_threshold,
+        spool_dir=config.spool_dir,
+    )
+    local = _endpoint(address)
+    return Terms(
+        bind=bind.text,
+        rules=rules,
+        context=context,
+        implicit_tls=bind.implicit_tls,
+        session_timeout=config.session_timeout,
+        local=None if local.host in ("0.0.0.0", "::") else local,
+    )
+
+
+class Service:
+    """What a worker's session threads call. One a worker."""
+
+    def __init__(self, terms: Sequence[Terms], log: logging.Logger, access: AccessLog, worker: int) -> None:
+        self._terms = terms
+        self._log = log
+        self._access = access
+        self._worker = worker
+        # Names of sessions: unique over workers and restarts, and short enough for a log line.
+        self._prefix = _base36(int(time.time() * 1000) % 36**6) + _base36(os.getpid())
+        self._numbers = itertools.count(1)
+
+    def serve(self, sock: socket.socket, peer: Any, index: int, seat: Seat) -> None:
+        """Serve one connection to its end, and close it."""
+        terms = self._terms[index]
+        rules = terms.rules
+        wire = Wire(
+            sock,
+            seat.drain,
+            min(rules.command_timeout, rules.data_timeout),
+            terms.context,
+            time.monotonic() + terms.session_timeout if terms.session_timeout else 0.0,
+        )
+        local = terms.local
+        session = Session(
+            f"{self._prefix}{next(self._numbers):x}",
+            Endpoint(peer[0], peer[1]) if type(peer) is tuple else Endpoint("unix", 0),
+            (lambda: local) if local is not None else (lambda: Endpoint(*wire.local_address())),
+            terms.bind,
+            rules.hostname,
+            rules.lmtp,
+        )
+        seat.session = session.id
+        seat.interrupt = wire.interrupt
+        journal = SessionJournal(self._log, self._access, seat, self._worker)
+        linger = True
+        try:
+            if terms.implicit_tls:
+                session.tls = wire.start_tls(rules.command_timeout)
+                journal.tls_started(session)
+            if seat.drain.requested:  # the whole server stops, and the connection was still in the kernel's queue
+                wire.write(reply.SHUTTING_DOWN.wire)
+                wire.flush()
+            else:
+                dialogue = Dialogue(wire, session, rules, journal)
+                dialogue.run()
+                linger = not dialogue.quit
+        except EOFError:
+            linger = False
+            self._log.debug("session %s: %s left without QUIT", session.id, session.peer)
+        except OSError as error:
+            linger = False
+            journal.ended(session, error.strerror or str(error) or type(error).__name__)
+        finally:
+            seat.interrupt = None  # before the descriptor's number can be another connection's
+            wire.close(linger)
+
+
+class SessionJournal:
+    """See smtp/journal.py. Writes to the logs, to the thread's row of the scoreboard, and to its seat."""
+
+    __slots__ = ("_access", "_log", "_row", "_seat", "_worker")
+
+    def __init__(self, log: logging.Logger, access: AccessLog, seat: Seat, worker: int) -> None:
+        self._log = log
+        self._access = access
+        self._seat = seat
+        self._row = seat.row
+        self._worker = worker
+
+    def handling(self, hook: str, since: float) -> None:
+        seat = self._seat
+        seat.since = since
+        seat.hook = hook
+
+    def message(self, session: Session, transaction: Transaction, size: int, answer: Reply) -> None:
+        row = self._row
+        if answer.code < 400:
+            row[scoreboard.MESSAGES] += 1
+            row[scoreboard.RECIPIENTS] += len(transaction.recipients)
+            row[scoreboard.BYTES] += size
+        elif answer.code < 500:
+            row[scoreboard.DEFERRED] += 1
+        else:
+            row[scoreboard.REJECTED] += 1
+        if self._access.enabled:
+            self._write_access(session, transaction, size, answer)
+
+    def _write_access(self, session: Session, transaction: Transaction, size: int, answer: Reply) -> None:
+        self._access.write(
+            AccessRecord(
+                time=time.time(),
+                session_id=session.id,
+                message_id=transaction.id,
+                peer_host=session.peer.host,
+                peer_port=session.peer.port,
+                helo=session.helo,
+                user=session.user or "",
+                sender=transaction.sender,
+                recipients=transaction.recipients,
+                size=size,
+                command="DATA",
+                code=answer.code,
+                enhanced=answer.enhanced,
+                text=answer.text,
+                seconds=time.monotonic() - transaction.started,
+                tls=session.tls.version if session.tls else "",
+                cipher=session.tls.cipher if session.tls else "",
+                pid=os.getpid(),
+                worker=self._worker,
+            )
+        )
+
+    def authenticated(self, session: Session, mechanism: str, username: str | None) -> None:
+        self._row[scoreboard.AUTH_FAILED if username is None else scoreboard.AUTH_OK] += 1
+        if username is None:
+            self._log.info("session %s: %s failed AUTH %s", session.id, session.peer, mechanism)
+
+    def tls_started(self, session: Session) -> None:
+        self._row[scoreboard.TLS] += 1
+
+    def handler_failed(self, session: Session, hook: str, error: BaseException) -> None:
+        self._row[scoreboard.ERRORS] += 1
+        self._log.error("session %s: the handler's %s raised %s", session.id, hook, type(error).__name__, exc_info=error)
+
+    def timed_out(self, session: Session) -> None:
+        self._row[scoreboard.TIMEOUTS] += 1
+        self.ended(session, "timed out")
+
+    def ended(self, session: Session, why: str) -> None:
+        self._log.info("session %s: %s: %s", session.id, session.peer, why)
+
+
+def _endpoint(address: Any) -> Endpoint:
+    return Endpoint(address[0], address[1]) if isinstance(address, tuple) else Endpoint("unix", 0)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if not number:
+            return digits
+
+

@@ -1,0 +1,99 @@
+"""Addresses: the paths, mailboxes, domains and address literals of RFC 5321 section 4.1.2 (and RFC 6531).
+
+Pure grammar: text in, value out or Reject. What the grammar does not allow is refused, never repaired.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from . import reply
+from .reply import Reject
+
+# RFC 6531 3.3: UTF-8 in atoms and labels, but no C1 control characters.
+_UTF8 = "\u00a1-\U0010ffff"
+_ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_UTF8}-]+"
+_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
+_QUOTED_STRING = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
+_LABEL = rf"[A-Za-z0-9{_UTF8}]+(?:-+[A-Za-z0-9{_UTF8}]+)*"
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LITERAL = r"\[[!-Z^-~]+\]"
+_ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"  # RFC 5321 appendix C: accepted, ignored
+
+_PATH = re.compile(rf"<(?:{_ROUTE})?((?P<local>{_DOT_STRING}|{_QUOTED_STRING})@(?P<domain>{_DOMAIN}|{_LITERAL}))>")
+_IS_DOMAIN = re.compile(_DOMAIN)
+# What clients call themselves in EHLO: also underscores and a final dot, which real hosts have.
+_IS_HELO = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+_GENERAL_LITERAL = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+")
+
+LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
+DOMAIN_OCTETS = 255  # RFC 5321 4.5.3.1.2
+PATH_OCTETS = 256  # RFC 5321 4.5.3.1.3, with its punctuation
+
+
+def parse_reverse_path(text: str) -> tuple[str, int]:
+    """`<>` or a path at the start of `text`: the sender ("" for null) and where the path ends."""
+    if text.startswith("<>"):
+        return "", 2
+    return _parse_path(text, reply.BAD_SENDER)
+
+
+def parse_forward_path(text: str) -> tuple[str, int]:
+    """A path or `<Postmaster>` (RFC 5321 section 4.5.1) at the start of `text`: the recipient and where it ends."""
+    if text[:12].lower() == "<postmaster>":
+        return text[1:11], 12
+    return _parse_path(text, reply.BAD_RECIPIENT)
+
+
+def _parse_path(text: str, fault: reply.Reply) -> tuple[str, int]:
+    found = _PATH.match(text)
+    if found is None:
+        raise Reject(fault)
+    mailbox, local, domain = found.groups()
+    if found.end() > LOCAL_PART_OCTETS or not mailbox.isascii():  # shorter paths cannot break a limit
+        _check_lengths(local, domain, text[: found.end()])
+    if domain[0] == "[" and not is_address_literal(domain):
+        raise Reject(fault)
+    return mailbox, found.end()
+
+
+def _check_lengths(local: str, domain: str, path: str) -> None:
+    if (
+        len(local.encode()) > LOCAL_PART_OCTETS
+        or len(domain.encode()) > DOMAIN_OCTETS
+        or len(path.encode()) > PATH_OCTETS
+        or any(len(label) > 63 for label in domain.split(".") if domain[0] != "[")
+    ):
+        raise Reject(reply.PATH_TOO_LONG)
+
+
+def is_domain(text: str) -> bool:
+    """Whether `text` is a domain name (RFC 5321 section 4.1.2) of legal length."""
+    return (
+        len(text.encode()) <= DOMAIN_OCTETS
+        and _IS_DOMAIN.fullmatch(text) is not None
+        and all(len(label) <= 63 for label in text.split("."))
+    )
+
+
+def is_address_literal(text: str) -> bool:
+    """Whether `text` is `[192.0.2.1]`, `[IPv6:2001:db8::1]` or a general address literal (RFC 5321 section 4.1.3)."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return False
+    inner = text[1:-1]
+    try:
+        if inner[:5].lower() == "ipv6:":
+            return "%" not in inner and bool(ipaddress.IPv6Address(inner[5:]))
+        if inner[:1].isdigit() and ":" not in inner:
+            return bool(ipaddress.IPv4Address(inner))
+    except ValueError:
+        return False
+    return _GENERAL_LITERAL.fullmatch(inner) is not None
+
+
+def is_helo_name(text: str) -> bool:
+    """Whether `text` may stand in EHLO, HELO and LHLO: a host name as hosts have them, or an address literal."""
+    if len(text) > DOMAIN_OCTETS:
+        return False
+    return _IS_HELO.fullmatch(text) is not None or is_address_literal(text)

@@ -1,0 +1,203 @@
+"""The body of a message as it arrives: end of mail data, transparency, bare newlines, size (RFC 5321 section 4.5.2).
+
+A reader yields blocks until the end of data. It never ends a message on anything but CRLF.CRLF, and it always finds
+that end, whatever fault it met before: the session stays in sync. Faults are Rejects; those that leave no
+way to stay in sync say so with `fatal`.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import suppress
+from typing import IO
+
+from . import reply
+from .reply import Reject, Reply
+from .wire import Wire
+
+_END = b"\r\n.\r\n"
+_SMALL_READ = 4096  # a large recv() costs even where little comes: small until the client shows it has more
+_LARGE_READ = 65536
+# A dot alone between any mix of CR, LF and NUL ends the message for a lenient server (SMTP smuggling, CVE-2023-51764).
+_LENIENT_END = re.compile(rb"[\r\n]\x00*\.\x00*[\r\n]")
+_LENIENT_BEGIN = re.compile(rb"[\r\n]\x00{0,64}(?:\.\x00{0,64})?\Z")
+
+
+class BodyFault(Reject):
+    """The body cannot be accepted. `fatal`: the session ends with this reply."""
+
+    def __init__(self, reply: Reply, fatal: bool = False) -> None:
+        super().__init__(reply)
+        self.fatal = fatal
+
+
+class DataReader:
+    """Blocks of the body that follows DATA, dots unstuffed. `strict` refuses bare CR and LF."""
+
+    def __init__(self, wire: Wire, timeout: float, limit: int, strict: bool) -> None:
+        self.size = 0
+        self.fault: BodyFault | None = None
+        self.finished = False
+        self._wire = wire
+        self._timeout = timeout
+        self._limit = limit
+        self._strict = strict
+        self._read_size = _SMALL_READ
+        self._tail = b"\r\n"  # the CRLF of the DATA line: a dot may follow at once. Later: what may begin the end
+        self._first = 2  # octets of that CRLF still to be left out of the body
+        self._context = b""  # the last octets handed on, where a lenient end of data may have begun
+
+    def read_whole(self) -> bytes | None:
+        """The whole body, where one read brings it and nothing is wrong with it; otherwise None, and nothing is lost.
+
+        Most messages are small and whole: this is read_block for them, without its bookkeeping.
+        """
+        chunk = self._wire.read_block(self._read_size, self._timeout)
+        end = chunk.find(_END)
+        body = chunk[: end + 2]
+        lines = body.count(b"\n")
+        if (
+            end < 0
+            or chunk[0] == 46  # a dot right behind DATA: the end, or transparency
+            or (self._limit and end + 2 > self._limit)
+            or (self._strict and (lines != body.count(b"\r") or lines != body.count(b"\r\n") or b"\0" in body))
+        ):
+            self._wire.push_back(chunk)
+            return None
+        if end + 5 < len(chunk):
+            self._wire.push_back(chunk[end + 5 :])
+        self.finished = True
+        if b"\r\n." in body:
+            body = body.replace(b"\r\n.", b"\r\n")
+        self.size = len(body)
+        return body
+
+    def read_block(self) -> bytes:
+        """The next block, b"" at the end of data. Raises BodyFault once, as soon as the fault is seen."""
+        while not self.finished:
+            chunk = self._wire.read_block(self._read_size, self._timeout)
+            if len(chunk) >= _SMALL_READ:
+                self._read_size = _LARGE_READ
+            block = self._take(chunk)
+            if block and self.fault is None:
+                self.size += len(block)
+                if self._limit and self.size > self._limit:
+                    raise self._fail(BodyFault(reply.TOO_LARGE))
+                return block
+        return b""
+
+    def drain(self) -> None:
+        """Read and drop the rest of the body, so that the session is in sync. Raises a fatal fault only."""
+        while not self.finished:
+            try:
+                self.read_block()
+            except BodyFault as fault:
+                if fault.fatal:
+                    raise
+
+    def _take(self, chunk: bytes) -> bytes:
+        """The part of the body that `chunk` makes certain, unstuffed."""
+        window = self._tail + chunk if self._tail else chunk
+        end = window.find(_END)
+        if end >= 0:
+            body, self._tail = window[: end + 2], b""
+            self.finished = True
+            if end + 5 < len(window):
+                self._wire.push_back(window[end + 5 :])
+        else:
+            held = _held(window)
+            body, self._tail = (window[:-held], window[-held:]) if held else (window, b"")
+        if self._strict:
+            self._check_newlines(body)
+        if b"\r\n." in body:
+            body = body.replace(b"\r\n.", b"\r\n")
+        if self._first and body:
+            body, self._first = body[2:], 0
+        return body
+
+    def _check_newlines(self, body: bytes) -> None:
+        lines = body.count(b"\n")
+        bare = lines != body.count(b"\r") or lines != body.count(b"\r\n")
+        if bare or self._context or b"\0" in body:
+            self._look_for_lenient_end(body)
+        if bare and self.fault is None:
+            raise self._fail(BodyFault(reply.BARE_NEWLINES))
+
+    def _look_for_lenient_end(self, body: bytes) -> None:
+        """Close on a client that believes its message has ended: it would only wait for our timeout."""
+        # A tail of CRLF.CR may still become the true end, so its last CR proves nothing yet.
+        seen = self._context + body + (self._tail[:-1] if self._tail == _END[:4] else self._tail)
+        if _LENIENT_END.search(seen):
+            self.finished = True
+            raise self._fail(BodyFault(reply.SMUGGLING, fatal=True))
+        begun = _LENIENT_BEGIN.search(self._context + body)
+        self._context = begun[0] if begun else b""
+
+    def _fail(self, fault: BodyFault) -> BodyFault:
+        if self.fault is None or fault.fatal:
+            self.fault = fault
+        return fault
+
+
+def _held(window: bytes) -> int:
+    """How many octets at the end of `window` may be the beginning of the end of data."""
+    for length in (4, 3, 2, 1):
+        if window[-length:] == _END[:length]:
+            return length
+    return 0
+
+
+class StorageFailed(Reject):
+    """The temporary file of a large message could not be written; the cause says why."""
+
+    def __init__(self) -> None:
+        super().__init__(reply.NO_STORAGE)
+
+
+class Spool:
+    """The content of a message while it is collected: in memory up to `threshold` octets, above it in a file."""
+
+    def __init__(self, threshold: int, directory: str | None) -> None:
+        self.file: IO[bytes] | None = None
+        self._threshold = threshold
+        self._directory = directory
+        self._blocks: list[bytes] = []
+        self._size = 0
+
+    def add(self, block: bytes) -> None:
+        """Raises StorageFailed where there is no room."""
+        if self.file is None:
+            self._blocks.append(block)
+            self._size += len(block)
+            if self._size > self._threshold:
+                self._to_file()
+            return
+        try:
+            self.file.write(block)
+        except OSError as error:
+            raise StorageFailed from error
+
+    def _to_file(self) -> None:
+        try:
+            self.file = tempfile.TemporaryFile(dir=self._directory, prefix="preforksmtp-")
+            self.file.writelines(self._blocks)
+        except OSError as error:
+            raise StorageFailed from error
+        self._blocks.clear()
+
+    def finish(self) -> bytes:
+        """The content, where it is in memory; a file is complete after this."""
+        if self.file is None:
+            return b"".join(self._blocks)
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise StorageFailed from error
+        return b""
+
+    def close(self) -> None:
+        self._blocks.clear()
+        if self.file is not None:
+            with suppress(OSError):  # what could not be written does not matter any more
+                self.file.close()

@@ -1,0 +1,192 @@
+"""From a body on the wire to the handler, and its answer back: what the client may believe of its message.
+
+Whatever a handler does, the body is read to its end first, so that the session stays in sync; and a body with a fault
+is never acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from . import reply
+from .body import DataReader, Spool, StorageFailed
+from .reply import Reject, Reply
+from .transaction import Message, Transaction
+
+if TYPE_CHECKING:
+    from .dialogue import Dialogue
+
+
+def receive(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> None:
+    """Receive the body, have it handled, write the final reply and send it: only then is more read."""
+    try:
+        if dialogue.hooks.stream:
+            answer = _stream(dialogue, transaction, reader)
+        else:
+            answer = _collect(dialogue, transaction, reader)
+    except Reject as refusal:
+        answer = refusal.reply
+    dialogue.transaction = None  # RFC 5321 4.1.1.4: the buffers are cleared, whatever the outcome
+    dialogue.journal.message(dialogue.session, transaction, reader.size, answer)
+    if reader.fault is not None and reader.fault.fatal:
+        dialogue.end(answer)
+    if answer.code == 421:
+        dialogue.end(answer)
+    if answer.positive:
+        dialogue.forgive()
+    dialogue.wire.write(answer.wire)
+    dialogue.wire.flush()  # a promise must not wait behind what the client has pipelined
+
+
+def _collect(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> Reply:
+    """The body whole, then the handler's `message`."""
+    content, spool = reader.read_whole(), None
+    if content is None:
+        spool = Spool(dialogue.rules.spool_threshold, dialogue.rules.spool_dir)
+        with _in_sync(dialogue, reader, spool):
+            while block := reader.read_block():
+                spool.add(block)
+            content = spool.finish()
+    message = Message(dialogue.session, transaction, time(), content, spool and spool.file, reader.size)
+    return _handle(dialogue, message, _queued(message))
+
+
+def _stream(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> Reply:
+    """The handler's `stream` reads the body off the wire; `message`, where there is one too, gets what it read."""
+    spool = Spool(dialogue.rules.spool_threshold, dialogue.rules.spool_dir) if dialogue.hooks.message else None
+    body = BodyStream(reader, spool)
+    message = Message(dialogue.session, transaction, time(), b"", None, 0)
+    with _in_sync(dialogue, reader, spool):
+        try:
+            answer = dialogue.ask("stream", _queued(message), dialogue.handler.stream, message, body)
+        finally:
+            if body.broken is not None:
+                raise body.broken  # the connection failed: nobody is left to hear what the handler says
+        body.finish(wanted=answer.positive)
+        if reader.fault is not None:
+            raise reader.fault  # a handler that swallows it cannot acknowledge the message
+        if spool is not None:
+            message.fill(spool.finish(), spool.file)
+    message.size = reader.size
+    return _handle(dialogue, message, answer) if spool is not None and answer.positive else answer
+
+
+def _queued(message: Message) -> Reply:
+    return Reply(250, f"2.0.0 Ok: queued as {message.id}")
+
+
+def _handle(dialogue: Dialogue, message: Message, standard: Reply) -> Reply:
+    if not dialogue.hooks.message:
+        return standard
+    return dialogue.ask("message", standard, dialogue.handler.message, message)
+
+
+@contextmanager
+def _in_sync(dialogue: Dialogue, reader: DataReader, spool: Spool | None) -> Iterator[None]:
+    """Whatever refuses the body inside, read the rest of it, so that the next command is found."""
+    try:
+        yield
+    except Reject as refusal:
+        if spool is not None:
+            spool.close()
+        if isinstance(refusal, StorageFailed):
+            dialogue.journal.ended(dialogue.session, f"could not store the body: {refusal.__cause__}")
+        reader.drain()
+        raise
+
+
+class ConnectionBroken(Reject):
+    """The connection failed inside the body; raised in the handler that reads it."""
+
+    def __init__(self) -> None:
+        super().__init__(reply.TIMED_OUT)
+
+
+class BodyStream(BufferedIOBase):
+    """The body as a handler's `stream` reads it, straight off the wire: nothing is read before it is asked for."""
+
+    def __init__(self, reader: DataReader, spool: Spool | None) -> None:
+        self.broken: Exception | None = None
+        self._reader = reader
+        self._spool = spool
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def __iter__(self) -> BodyStream:
+        return self
+
+    def __next__(self) -> bytes:
+        """The next block, of any size up to 64 KiB: not a line."""
+        block = self.read1()
+        if not block:
+            raise StopIteration
+        return block
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        block = self._rest or self._block()
+        if size is None or size < 0 or size >= len(block):
+            self._rest = b""
+            return block
+        self._rest = block[size:]
+        return block[:size]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        blocks = []
+        left = -1 if size is None else size
+        while left and (block := self.read1(left)):
+            blocks.append(block)
+            left = left - len(block) if left > 0 else left
+        return b"".join(blocks)
+
+    def readinto(self, buffer: Any, /) -> int:
+        block = self.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def readinto1(self, buffer: Any, /) -> int:
+        block = self.read1(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """One line with its end, or `size` octets of it: give a size, a line of a body may be of any length."""
+        parts = []
+        left = -1 if size is None else size
+        while left and (block := self.read1(left)):
+            end = block.find(b"\n") + 1
+            if end:
+                self._rest = block[end:] + self._rest
+                block = block[:end]
+            parts.append(block)
+            left = left - len(block) if left > 0 else left
+            if end:
+                break
+        return b"".join(parts)
+
+    def finish(self, wanted: bool) -> None:
+        """Read what the handler has left, into the spool where the message is still wanted."""
+        if not wanted or self._spool is None:
+            self._reader.drain()
+        else:
+            while self._block():
+                pass
+
+    def _block(self) -> bytes:
+        if self.broken is not None:
+            raise ConnectionBroken
+        if self._reader.fault is not None:
+            raise self._reader.fault
+        try:
+            block = self._reader.read_block()
+        except (EOFError, OSError) as error:
+            self.broken = error
+            raise ConnectionBroken from error
+        if self._spool is not None:
+            self._spool.add(block)
+        return block

@@ -1,0 +1,196 @@
+"""The dialogue of one session: read a command, look it up in VERBS, answer it.
+
+Legal states are facts, not numbers: `session.helo`, `session.tls`, `session.user`, `transaction` (None outside one).
+Every refusal is a Reject raised anywhere below and answered in one place; any other exception of a handler is logged
+with its traceback and answered 451. Faults of the connection end the dialogue (see smtp/wire.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from . import command, reply
+from .journal import Journal
+from .reply import Reject, Reply
+from .rules import Rules
+from .session import Session
+from .transaction import Transaction
+from .verbs import AUTH, TLS, VERBS, missing
+from .wire import Wire
+
+# The replies that count as a bad command (--max-errors): the client's doing, whatever a handler thinks of its mail.
+_BAD_COMMAND = frozenset((500, 501, 502, 503, 504, 530, 535, 538, 555))
+
+
+class Ended(Exception):
+    """The session is over, and what was to be said is written."""
+
+
+class Dialogue:
+    """One session from greeting to goodbye. `run` returns when it is over; the caller closes the connection."""
+
+    __slots__ = (
+        "_errors", "_needs", "_transactions", "handler", "hooks", "journal", "quit", "refused", "rules", "session",
+        "transaction", "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: Wire, session: Session, rules: Rules, journal: Journal) -> None:
+        self.wire = wire
+        self.session = session
+        self.rules = rules
+        self.hooks = rules.hooks
+        self.journal = journal
+        self.handler: Any = None
+        self.transaction: Transaction | None = None
+        self.quit = False  # the client has said goodbye
+        self.refused = False  # by the handler's connect: only QUIT is left
+        self._needs = ~((0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH))
+        self._transactions = 0
+        self._errors = 0
+
+    def run(self) -> None:
+        """Serve the session to its end. Raises EOFError or OSError where the connection failed."""
+        try:
+            self._greet()
+            self._serve()
+        except InterruptedError:
+            self.wire.write(reply.SHUTTING_DOWN.wire)
+        except TimeoutError:
+            self.journal.timed_out(self.session)
+            self.wire.write(reply.TIMED_OUT.wire)
+        except Ended:
+            pass
+        finally:
+            if self.hooks.close and self.handler is not None:
+                self._close()
+        self.wire.flush()
+
+    def _greet(self) -> None:
+        """220, or what the handler's connect says instead (RFC 5321 section 3.1)."""
+        greeting = self.rules.greeting
+        try:
+            self.handler = self.call("__init__", self.hooks.new, self.session)
+            if self.hooks.connect:
+                greeting = self.ask("connect", greeting, self.handler.connect)
+        except Reject as refusal:
+            greeting = refusal.reply
+        if greeting.code == 421:
+            self.end(greeting)
+        self.refused = not greeting.positive
+        self.wire.write(greeting.wire)
+
+    def _serve(self) -> None:
+        """Command by command, until Ended or a fault of the connection is raised."""
+        wire, needed = self.wire, self._needs
+        timeout = self.rules.command_timeout
+        while True:
+            try:
+                line = wire.read_line(command.AUTH_LINE_OCTETS, timeout, self.transaction is None)
+                if line is None:
+                    raise Reject(reply.LINE_TOO_LONG)
+                text = command.decode(line)
+                name, _, argument = text.partition(" ")
+                verb = VERBS.get(name) or VERBS.get(name.upper())
+                if verb is None or self.refused or len(line) > verb.octets:
+                    verb = self._exceptional(name.upper(), line, text)
+                needs = verb.needs & needed
+                if needs:
+                    missing(self, needs, argument)
+                answer = verb.run(self, argument)
+            except Reject as refusal:
+                answer = refusal.reply
+            if answer is not None:
+                if answer.code >= 400:
+                    self._refuse(answer)
+                else:
+                    wire.write(answer.wire)
+
+    def _exceptional(self, name: str, line: bytes, text: str) -> Any:
+        """What to do with a command that is unknown, too long, or comes after the session was refused."""
+        verb = VERBS.get(name)
+        if verb is None:
+            if command.CROSS_PROTOCOL.match(text):
+                self.journal.ended(self.session, "speaks another protocol than SMTP")
+                self.end(reply.CROSS_PROTOCOL)
+            raise Reject(reply.UNRECOGNIZED)
+        if len(line) > verb.octets:
+            raise Reject(reply.LINE_TOO_LONG)
+        if name != "QUIT":
+            raise Reject(reply.REFUSED_SESSION)
+        return verb
+
+    def _refuse(self, answer: Reply) -> None:
+        """Write a negative reply; end the session with 421 where it says so, or after too many bad commands."""
+        if answer.code == 421:
+            self.end(answer)
+        if answer.code in _BAD_COMMAND:
+            self._errors += 1
+            if 0 < self.rules.max_errors < self._errors:
+                self.journal.ended(self.session, "too many errors")
+                self.end(reply.TOO_MANY_ERRORS)
+        self.wire.write(answer.wire)
+
+    def end(self, last: Reply) -> None:
+        """Say `last` and end the session."""
+        self.wire.write(last.wire)
+        raise Ended
+
+    # --- the handler
+
+    def call(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run one hook: Reject passes, anything else it raises is logged and becomes 451."""
+        journal = self.journal
+        journal.handling(hook, monotonic())
+        try:
+            return function(*arguments)
+        except Reject:
+            raise
+        except BaseException as error:  # SystemExit too: it would silently end this thread
+            journal.handler_failed(self.session, hook, error)
+            raise Reject(reply.LOCAL_ERROR) from None
+        finally:
+            journal.handling("", 0.0)
+
+    def ask(self, hook: str, standard: Reply, function: Callable[..., Any], *arguments: Any) -> Reply:
+        """Run one hook that answers a command: None is the standard reply, a str its text, a Reply itself."""
+        answer: Reply = self.call(hook, _answer, standard, function, *arguments)
+        return answer
+
+    # --- the transaction
+
+    def begin(self, sender: str, params: dict[str, Any]) -> Transaction:
+        self._transactions += 1
+        self.transaction = Transaction(f"{self.session.id}-{self._transactions}", sender, params, monotonic())
+        return self.transaction
+
+    def reset(self) -> None:
+        """Abandon the open transaction, if there is one (RFC 5321 section 4.1.1.5)."""
+        if self.transaction is not None:
+            self.transaction = None
+            if self.hooks.reset:
+                self.call("reset", self.handler.reset)
+
+    def forgive(self) -> None:
+        """A message was accepted: the errors before it do not count against the next."""
+        self._errors = 0
+
+    def _close(self) -> None:
+        try:
+            self.call("close", self.handler.close)
+        except Reject:
+            pass  # nobody is there to be told; an exception has been logged
+
+
+def _answer(standard: Reply, function: Callable[..., Any], *arguments: Any) -> Reply:
+    result = function(*arguments)
+    if result is None:
+        return standard
+    if isinstance(result, str):
+        return Reply(standard.code, result)
+    if not isinstance(result, Reply):
+        raise TypeError(f"the handler returned {result!r:.100}; None, a str or a Reply is expected")
+    if result.code // 100 == 3:
+        raise ValueError(f"the handler returned {result}; it cannot continue the dialogue")
+    return result

@@ -1,0 +1,126 @@
+"""The Handler base class: the contract users subclass; and Hooks: what a given handler overrides.
+
+What a handler overrides decides what the server offers; what it does not override costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from .reply import Reply
+    from .session import Session
+    from .transaction import Message, Recipient
+
+
+class Handler:
+    """Subclass it and override what you need. One instance serves one session, so its attributes need no lock.
+
+    Every method may block. Any may raise Reject(code, text) to refuse; any other exception is answered
+    `451 4.3.0`, logged with its traceback, and the session goes on. Methods that answer a command may return
+    None (the standard reply), a str (the text of the standard reply) or a Reply.
+    """
+
+    session: Session
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @classmethod
+    def start(cls, worker: Any) -> None:
+        """Once in each worker process, after the fork and before the first session: open pools here."""
+
+    @classmethod
+    def stop(cls, worker: Any) -> None:
+        """Once in each worker process, after its last session."""
+
+    def connect(self) -> Reply | str | None:
+        """A client has connected; called before the greeting. Reject with 554 or 421 (RFC 5321 section 3.1)."""
+
+    def helo(self, name: str) -> None:
+        """HELO, EHLO or LHLO gave `name` (RFC 5321 section 4.1.1.1)."""
+
+    def authenticate(self, username: str, password: str) -> bool:
+        """Whether the password is right. Overriding it offers AUTH PLAIN and LOGIN (RFC 4954)."""
+        return False
+
+    def mail(self, sender: str, params: dict[str, Any]) -> Reply | str | None:
+        """MAIL FROM: `sender` is the reverse-path, "" for null (RFC 5321 section 4.1.1.2)."""
+
+    def rcpt(self, recipient: Recipient, params: dict[str, Any]) -> Reply | str | None:
+        """RCPT TO: `recipient` is a forward-path; Reject refuses this one only (RFC 5321 section 4.1.1.3)."""
+
+    def data(self) -> None:
+        """DATA, before the 354: the last moment to refuse without receiving the body."""
+
+    def stream(self, message: Message, body: BinaryIO) -> Reply | str | None:
+        """The body as it arrives: read `body` or iterate over its blocks; a slow reader slows the client.
+
+        A fault (too large, bare newline, timeout, disconnect) is raised inside the loop over `body`, so commit after it.
+        """
+
+    def message(self, message: Message) -> Reply | str | None:
+        """The message is complete. Return after it is stored: the client then has our promise (RFC 5321 section 6.1)."""
+
+    def verify(self, argument: str) -> Reply | str | None:
+        """VRFY. The standard reply is 252: cannot verify, will try (RFC 5321 section 3.5)."""
+
+    def expand(self, argument: str) -> Reply | str | None:
+        """EXPN: the members of a mailing list (RFC 5321 section 3.5)."""
+
+    def reset(self) -> None:
+        """An open transaction was abandoned: RSET, or EHLO, HELO and STARTTLS, which equal it."""
+
+    def close(self) -> None:
+        """The session has ended, however it ended."""
+
+
+_HOOKS = (
+    "connect", "helo", "authenticate", "mail", "rcpt", "data", "stream", "message", "verify", "expand", "reset", "close",
+)  # fmt: skip
+
+
+class Hooks:
+    """What an application offers: which hooks it has, and `new(session)`, the object that has them.
+
+    `mechanisms` are the AUTH mechanisms that the hooks make possible.
+    """
+
+    def __init__(self, new: Callable[[Session], Any], has: frozenset[str], handler: type[Handler] | None = None) -> None:
+        self.new = new
+        self.handler = handler
+        self.has = has
+        for name in _HOOKS:  # plain attributes: read at every command
+            setattr(self, name, name in has)
+        self.mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN") if self.authenticate else ()
+
+    connect: bool
+    helo: bool
+    authenticate: bool
+    mail: bool
+    rcpt: bool
+    data: bool
+    stream: bool
+    message: bool
+    verify: bool
+    expand: bool
+    reset: bool
+    close: bool
+
+    @classmethod
+    def of_function(cls, function: Callable[[Message], Any]) -> Hooks:
+        """A plain callable: it is the `message` hook of every session."""
+        shared = _FunctionHandler(function)
+        return cls(lambda session: shared, frozenset({"message"}))
+
+    @classmethod
+    def of_class(cls, handler: type[Handler], new: Callable[[Session], Any] | None = None) -> Hooks:
+        """A Handler subclass; `new` makes an instance where the class alone does not (a functools.partial)."""
+        overridden = (name for name in _HOOKS if getattr(handler, name) is not getattr(Handler, name))
+        return cls(new or handler, frozenset(overridden), handler)
+
+
+class _FunctionHandler:
+    def __init__(self, message: Callable[[Message], Any]) -> None:
+        self.message = message

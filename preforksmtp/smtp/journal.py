@@ -1,0 +1,36 @@
+"""What a dialogue tells of itself: to the logs, to the counters, and to whoever watches for stuck handlers.
+
+The real one is in preforksmtp/service.py; tests record it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .reply import Reply
+    from .session import Session
+    from .transaction import Transaction
+
+
+class Journal(Protocol):
+    def handling(self, hook: str, since: float) -> None:
+        """A handler hook runs from now, `since` (monotonic seconds), on; "" where it has returned."""
+
+    def message(self, session: Session, transaction: Transaction, size: int, reply: Reply) -> None:
+        """A body was received, and answered with `reply`."""
+
+    def authenticated(self, session: Session, mechanism: str, username: str | None) -> None:
+        """An AUTH exchange has ended; `username` is None where it failed."""
+
+    def tls_started(self, session: Session) -> None:
+        """The handshake after STARTTLS is done."""
+
+    def handler_failed(self, session: Session, hook: str, error: BaseException) -> None:
+        """A hook raised something other than Reject."""
+
+    def timed_out(self, session: Session) -> None:
+        """The client was silent, or slow, for too long."""
+
+    def ended(self, session: Session, why: str) -> None:
+        """The session ended otherwise than by QUIT or by the client's leaving."""

@@ -1,0 +1,91 @@
+"""The commands of a mail transaction: MAIL, RCPT and DATA (RFC 5321 section 3.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import reply
+from .address import parse_forward_path, parse_reverse_path
+from .body import DataReader
+from .command import parse_parameters
+from .delivery import receive
+from .extensions import MAIL_PARAMETERS, RCPT_PARAMETERS, read_parameters
+from .reply import Reject, Reply
+from .transaction import Recipient, Transaction
+
+if TYPE_CHECKING:
+    from .dialogue import Dialogue
+
+
+def mail(dialogue: Dialogue, argument: str) -> Reply:
+    """RFC 5321 section 4.1.1.2. A space behind the colon is forgiven, as it is everywhere."""
+    if dialogue.transaction is not None:
+        raise Reject(reply.NESTED_MAIL)
+    if dialogue.wire.draining:
+        raise Reject(reply.SHUTTING_DOWN)
+    if argument[:5].upper() != "FROM:":
+        raise Reject(reply.MAIL_SYNTAX)
+    path = argument[5:].strip(" ")
+    sender, end = parse_reverse_path(path)
+    params = {}
+    if end < len(path):
+        params = read_parameters(parse_parameters(path[end:]), MAIL_PARAMETERS)
+        limit = dialogue.rules.max_message_size
+        if limit and params.get("SIZE", 0) > limit:
+            raise Reject(reply.TOO_LARGE)
+    if not argument.isascii() and "SMTPUTF8" not in params:
+        raise Reject(reply.UTF8_NOT_REQUESTED)
+    if dialogue.hooks.mail:
+        answer = dialogue.ask("mail", reply.SENDER_OK, dialogue.handler.mail, sender, params)
+        if not answer.positive:
+            return answer
+        dialogue.begin(sender, params)
+        return answer
+    dialogue.begin(sender, params)
+    return reply.SENDER_OK
+
+
+def rcpt(dialogue: Dialogue, argument: str) -> Reply:
+    """RFC 5321 section 4.1.1.3."""
+    transaction = _open_transaction(dialogue)
+    if argument[:3].upper() != "TO:":
+        raise Reject(reply.RCPT_SYNTAX)
+    path = argument[3:].strip(" ")
+    mailbox, end = parse_forward_path(path)
+    params = {}
+    if end < len(path):
+        params = read_parameters(parse_parameters(path[end:]), RCPT_PARAMETERS)
+    if not argument.isascii() and "SMTPUTF8" not in transaction.params:
+        raise Reject(reply.UTF8_NOT_REQUESTED)
+    if 0 < dialogue.rules.max_recipients <= len(transaction.recipients):
+        raise Reject(reply.TOO_MANY_RECIPIENTS)
+    recipient = Recipient(mailbox, params)
+    answer = reply.RECIPIENT_OK
+    if dialogue.hooks.rcpt:
+        answer = dialogue.ask("rcpt", answer, dialogue.handler.rcpt, recipient, params)
+        if not answer.positive:
+            return answer
+    transaction.recipients.append(recipient)
+    return answer
+
+
+def data(dialogue: Dialogue, argument: str) -> None:
+    """RFC 5321 section 4.1.1.4."""
+    transaction = _open_transaction(dialogue)
+    if not transaction.recipients:
+        raise Reject(reply.NO_VALID_RECIPIENTS)
+    if dialogue.hooks.data:
+        dialogue.call("data", dialogue.handler.data)
+    dialogue.wire.write(reply.START_MAIL_INPUT.wire)
+    rules = dialogue.rules
+    receive(
+        dialogue,
+        transaction,
+        DataReader(dialogue.wire, rules.data_timeout, rules.max_message_size, not rules.accept_bare_newlines),
+    )
+
+
+def _open_transaction(dialogue: Dialogue) -> Transaction:
+    if dialogue.transaction is None:
+        raise Reject(reply.MAIL_FIRST)
+    return dialogue.transaction

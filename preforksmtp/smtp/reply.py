@@ -1,0 +1,168 @@
+"""Replies: every answer the server can send, encoded once.
+
+Knows the reply codes of RFC 5321 section 4.2 and the enhanced status codes of RFC 3463. A text that could
+forge a second reply (CR, LF, control characters) or a code outside 200-599 raises ValueError when the
+reply is made, so it never reaches the wire.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+_LINE_ROOM = 490  # RFC 5321 4.5.3.1.5: 512 octets with code, enhanced code and CRLF
+
+# What a reply code says by itself, where a handler gives no enhanced status code (RFC 3463).
+_DEFAULT_ENHANCED = {
+    421: "4.3.2", 450: "4.2.0", 451: "4.3.0", 452: "4.3.1", 454: "4.7.0", 455: "4.5.4",
+    500: "5.5.2", 501: "5.5.4", 502: "5.5.1", 503: "5.5.1", 504: "5.5.4", 521: "5.3.2",
+    530: "5.7.0", 535: "5.7.8", 550: "5.7.1", 552: "5.3.4", 553: "5.1.3", 554: "5.7.1", 555: "5.5.4",
+}  # fmt: skip
+
+
+class Reply:
+    """One SMTP reply (RFC 5321 section 4.2).
+
+    `code` is 200 to 599. `text` is one line, or a sequence of lines; it may begin with an enhanced status code
+    (RFC 3463) of the same class, otherwise one that fits the code is put in front of it.
+    Raises ValueError for a code out of range or a text with control characters.
+    """
+
+    __slots__ = ("code", "enhanced", "lines", "wire")
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+    wire: bytes
+
+    def __init__(self, code: int, text: str | Sequence[str] = "", *, bare: bool = False) -> None:
+        if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
+            raise ValueError(f"reply code {code!r} is not within 200 to 599 (RFC 5321 section 4.2)")
+        lines = (text,) if isinstance(text, str) else tuple(text) or ("",)
+        for line in lines:
+            if not isinstance(line, str) or not (line.isprintable() or line.replace("\t", " ").isprintable()):
+                raise ValueError(f"reply text {line!r} is not one printable line")
+        self.code = code
+        self.enhanced, self.lines = ("", lines) if bare or code < 400 and code // 100 == 3 else _enhance(code, lines)
+        self.wire = self._encode()
+
+    def _encode(self) -> bytes:
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        lines = [part for line in self.lines for part in _wrap(line)]
+        last = len(lines) - 1
+        return "".join(
+            f"{self.code}{' ' if i == last else '-'}{prefix}{line}".rstrip(" ") + "\r\n" for i, line in enumerate(lines)
+        ).encode("ascii", "backslashreplace")
+
+    @property
+    def text(self) -> str:
+        """The text without codes, lines joined by a space."""
+        return " ".join(self.lines)
+
+    @property
+    def positive(self) -> bool:
+        return self.code < 400
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reply) and self.wire == other.wire
+
+    def __hash__(self) -> int:
+        return hash(self.wire)
+
+    def __repr__(self) -> str:
+        return f"Reply({self.code}, {' '.join(filter(None, (self.enhanced, self.text)))!r})"
+
+
+def _enhance(code: int, lines: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Take the enhanced status code off the first line, or choose one. Its class must be the code's (RFC 2034)."""
+    found = _ENHANCED.match(lines[0])
+    if found and found[1][0] == str(code // 100):
+        return found[1], (lines[0][found.end() :], *lines[1:])
+    return _DEFAULT_ENHANCED.get(code, f"{code // 100}.0.0"), lines
+
+
+def _wrap(line: str) -> list[str]:
+    if len(line) <= _LINE_ROOM and line.isascii():
+        return [line]
+    encoded = line.encode("ascii", "backslashreplace").decode("ascii")
+    return [encoded[i : i + _LINE_ROOM] for i in range(0, len(encoded), _LINE_ROOM)]
+
+
+class Reject(Exception):
+    """Raised by a handler to refuse: `Reject(550, "5.1.1 no such user")`, or `Reject(reply)`.
+
+    The code must be 400 to 599; 421 also ends the session (RFC 5321 section 3.8). Raises ValueError otherwise.
+    """
+
+    def __init__(self, code: int | Reply, text: str | Sequence[str] = "") -> None:
+        self.reply = code if isinstance(code, Reply) else Reply(code, text or "Rejected")
+        if self.reply.code < 400:
+            raise ValueError(f"Reject takes a reply code from 400 to 599, not {self.reply.code}")
+        super().__init__(f"{self.reply.code} {self.reply.enhanced} {self.reply.text}")
+
+
+# --- success
+CLOSING = Reply(221, "2.0.0 Bye")
+READY_FOR_TLS = Reply(220, "2.0.0 Ready to start TLS")
+AUTHENTICATED = Reply(235, "2.7.0 Authentication successful")
+OK = Reply(250, "2.0.0 Ok")
+SENDER_OK = Reply(250, "2.1.0 Sender ok")
+RECIPIENT_OK = Reply(250, "2.1.5 Recipient ok")
+CANNOT_VERIFY = Reply(252, "2.5.0 Cannot verify the user, but will accept the message and attempt delivery")
+START_MAIL_INPUT = Reply(354, "End data with <CR><LF>.<CR><LF>")
+
+# --- the server's condition
+SHUTTING_DOWN = Reply(421, "4.3.2 Service shutting down, try again later")
+TIMED_OUT = Reply(421, "4.4.2 Timeout, closing the connection")
+SESSION_TIMED_OUT = Reply(421, "4.4.2 Session lasted too long, closing the connection")
+TOO_MANY_ERRORS = Reply(421, "4.7.0 Too many errors, closing the connection")
+LOCAL_ERROR = Reply(451, "4.3.0 Local error in processing, try again later")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3 Too many recipients")
+NO_STORAGE = Reply(452, "4.3.1 Insufficient system storage, try again later")
+TLS_UNAVAILABLE = Reply(454, "4.7.0 TLS not available due to temporary reason")
+
+# --- syntax and sequence
+UNRECOGNIZED = Reply(500, "5.5.1 Command not recognized")
+LINE_TOO_LONG = Reply(500, "5.5.2 Line too long")
+BARE_LINE_FEED = Reply(500, "5.5.2 Commands end with <CR><LF>, a bare <LF> is refused")
+BAD_CHARACTERS = Reply(500, "5.5.2 Control characters in a command are refused")
+AUTH_LINE_TOO_LONG = Reply(500, "5.5.6 Authentication exchange line is too long")
+NOT_UTF8 = Reply(501, "5.5.2 Command is neither ASCII nor UTF-8")
+NO_ARGUMENT_ALLOWED = Reply(501, "5.5.4 No argument is allowed")
+NEEDS_DOMAIN = Reply(501, "5.5.4 Needs a domain name or address literal")
+NEEDS_ARGUMENT = Reply(501, "5.5.4 Needs an argument")
+MAIL_SYNTAX = Reply(501, "5.5.4 Syntax: MAIL FROM:<address> [parameters]")
+RCPT_SYNTAX = Reply(501, "5.5.4 Syntax: RCPT TO:<address> [parameters]")
+BAD_SENDER = Reply(501, "5.1.7 Bad sender address syntax")
+BAD_RECIPIENT = Reply(501, "5.1.3 Bad recipient address syntax")
+PATH_TOO_LONG = Reply(501, "5.1.3 Path too long")
+BAD_PARAMETER = Reply(501, "5.5.4 Malformed parameter")
+REPEATED_PARAMETER = Reply(501, "5.5.4 Parameter given twice")
+UNKNOWN_PARAMETER = Reply(555, "5.5.4 Parameter not recognized or not implemented")
+AUTH_SYNTAX = Reply(501, "5.5.4 Syntax: AUTH mechanism [initial-response]")
+BAD_BASE64 = Reply(501, "5.5.2 Cannot decode the response, base64 expected")
+AUTH_CANCELLED = Reply(501, "5.7.0 Authentication cancelled")
+NOT_IMPLEMENTED = Reply(502, "5.5.1 Command not implemented")
+HELO_FIRST = Reply(503, "5.5.1 Send EHLO or HELO first")
+EHLO_FIRST = Reply(503, "5.5.1 Send EHLO first")
+NESTED_MAIL = Reply(503, "5.5.1 Nested MAIL command")
+MAIL_FIRST = Reply(503, "5.5.1 Need MAIL first")
+RECIPIENT_FIRST = Reply(503, "5.5.1 Need RCPT first")
+NO_VALID_RECIPIENTS = Reply(554, "5.5.1 No valid recipients")
+ALREADY_TLS = Reply(503, "5.5.1 TLS already active")
+ALREADY_AUTHENTICATED = Reply(503, "5.5.1 Already authenticated")
+IN_TRANSACTION = Reply(503, "5.5.1 Not permitted during a mail transaction")
+REFUSED_SESSION = Reply(503, "5.5.1 Session was refused, only QUIT is accepted")
+UNKNOWN_MECHANISM = Reply(504, "5.5.4 Unrecognized authentication mechanism")
+
+# --- policy
+TLS_FIRST = Reply(530, "5.7.0 Must issue a STARTTLS command first")
+AUTH_FIRST = Reply(530, "5.7.0 Authentication required")
+AUTH_FAILED = Reply(535, "5.7.8 Authentication credentials invalid")
+AUTH_NEEDS_TLS = Reply(538, "5.7.11 Encryption required for requested authentication mechanism")
+BARE_NEWLINES = Reply(550, "5.6.0 Bare <CR> or <LF> in the message is refused, lines end with <CR><LF>")
+SMUGGLING = Reply(550, "5.6.0 Message ended by other than <CR><LF>.<CR><LF>, closing the connection")
+TOO_LARGE = Reply(552, "5.3.4 Message size exceeds fixed maximum message size")
+UTF8_NOT_REQUESTED = Reply(553, "5.6.7 Non-ASCII address needs the SMTPUTF8 parameter")
+CROSS_PROTOCOL = Reply(554, "5.5.1 This is an SMTP server, closing the connection")

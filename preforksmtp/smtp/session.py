@@ -1,0 +1,63 @@
+"""The session: the facts of one client connection, as handlers see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+
+class Endpoint(NamedTuple):
+    """One end of a connection: an address and a port; ("unix", 0) for a unix socket."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}" if self.port else self.host
+
+
+class Session:
+    """One client connection.
+
+    id           names it in logs
+    peer, local  Endpoint of the client, and of this server
+    bind         the bind the client came to, as configured
+    hostname     what this server calls itself
+    helo, esmtp  the name given in EHLO or HELO ("" before), and whether it was EHLO
+    lmtp         whether this is an LMTP session (RFC 2033)
+    tls          version, cipher, sni and peer_certificate of the TLS connection, or None in clear
+    user         the authenticated identity, or None
+    reverse_dns  the validated host name of the peer's address, "" if not known
+    state        a namespace for the handler's own use
+    """
+
+    __slots__ = (
+        "_local", "_state", "bind", "esmtp", "helo", "hostname", "id", "lmtp", "peer", "reverse_dns", "tls", "user",
+    )  # fmt: skip
+
+    def __init__(
+        self, id: str, peer: Endpoint, local: Callable[[], Endpoint], bind: str, hostname: str, lmtp: bool = False
+    ) -> None:
+        self.id = id
+        self.peer = peer
+        self.bind = bind
+        self.hostname = hostname
+        self.lmtp = lmtp
+        self.helo = ""
+        self.esmtp = False
+        self.tls: Any = None
+        self.user: str | None = None
+        self.reverse_dns = ""
+        self._local = local
+        self._state: SimpleNamespace | None = None
+
+    @property
+    def local(self) -> Endpoint:
+        return self._local()
+
+    @property
+    def state(self) -> SimpleNamespace:
+        if self._state is None:  # most handlers never ask
+            self._state = SimpleNamespace()
+        return self._state

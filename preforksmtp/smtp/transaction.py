@@ -1,0 +1,134 @@
+"""The mail transaction under construction, and the message a handler is given when it is complete."""
+
+from __future__ import annotations
+
+import email.message
+import email.policy
+import io
+import os
+from email.parser import BytesHeaderParser, BytesParser
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+from . import trace
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+class Recipient(str):
+    """One accepted forward-path, with the ESMTP parameters of its RCPT command in `params`."""
+
+    __slots__ = ("params",)
+
+    params: dict[str, Any]
+
+    def __new__(cls, mailbox: str, params: dict[str, Any]) -> Recipient:
+        self = super().__new__(cls, mailbox)
+        self.params = params
+        return self
+
+    def __getnewargs__(self) -> tuple[str, dict[str, Any]]:
+        return str(self), self.params
+
+
+class Transaction:
+    """What MAIL and RCPT have said so far (RFC 5321 section 3.3)."""
+
+    __slots__ = ("id", "params", "recipients", "sender", "started")
+
+    def __init__(self, id: str, sender: str, params: dict[str, Any], started: float) -> None:
+        self.id = id
+        self.sender = sender
+        self.params = params
+        self.recipients: list[Recipient] = []
+        self.started = started
+
+
+class Message:
+    """One message, complete, with its envelope. Handlers read it; it may be kept after the handler has returned.
+
+    id          names it in logs, in the trace field and in the default reply
+    session     the Session it came by
+    sender      the reverse-path, "" for the null sender
+    recipients  the forward-paths accepted, each a str with its own `.params`
+    params      ESMTP parameters of MAIL: {"SIZE": 1234, "BODY": "8BITMIME", "SMTPUTF8": True}
+    size        octets of content
+    time        when it was complete, seconds since the epoch
+    """
+
+    __slots__ = ("_content", "_headers", "_spool", "id", "params", "recipients", "sender", "session", "size", "time")
+
+    def __init__(
+        self, session: Session, transaction: Transaction, time: float, content: bytes, spool: IO[bytes] | None, size: int
+    ) -> None:
+        self.session = session
+        self.id = transaction.id
+        self.sender = transaction.sender
+        self.recipients = transaction.recipients
+        self.params = transaction.params
+        self.time = time
+        self.size = size
+        self._content = content
+        self._spool = spool
+        self._headers: email.message.Message | None = None
+
+    def fill(self, content: bytes, spool: IO[bytes] | None) -> None:
+        """Give it the body that a streaming handler has read, for the handler's `message`."""
+        self._content, self._spool = content, spool
+
+    @property
+    def content(self) -> bytes:
+        """The message exactly as sent, without transparency dots. A large one is read from its file at each use."""
+        if self._spool is None:
+            return self._content
+        return os.pread(self._spool.fileno(), self.size, 0) if self.size < 2**30 else self.open().read()
+
+    def open(self) -> BinaryIO:
+        """The content as a new binary file, each with its own position. Large messages are never all in memory."""
+        if self._spool is None:
+            return io.BytesIO(self._content)
+        return cast(BinaryIO, io.BufferedReader(_SpoolReader(self._spool), 65536))
+
+    @property
+    def received(self) -> str:
+        """The trace field that belongs on top (RFC 5321 section 4.4), folded, without its final CRLF."""
+        return trace.received(self)
+
+    @property
+    def headers(self) -> email.message.Message:
+        """The header fields, parsed at first use."""
+        if self._headers is None:
+            self._headers = BytesHeaderParser().parse(self.open())
+        return self._headers
+
+    def parse(self) -> email.message.EmailMessage:
+        """The whole message as an EmailMessage of the standard library."""
+        return BytesParser(policy=email.policy.default).parse(self.open())
+
+
+class _SpoolReader(io.RawIOBase):
+    """Reads the temporary file of a large message with a position of its own; the file closes with its last reader."""
+
+    def __init__(self, spool: IO[bytes]) -> None:
+        self._spool = spool
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: os.fstat(self._spool.fileno()).st_size}
+        self._position = max(0, base[whence] + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._spool.fileno(), len(buffer), self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -1,0 +1,137 @@
+"""The commands of a session, one function each, and VERBS, the table that finds them.
+
+A row says what the command needs, checked once by `missing`. MAIL, RCPT, DATA are in smtp/mail.py, AUTH in smtp/auth.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import reply
+from .address import is_helo_name
+from .auth import auth
+from .command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS
+from .mail import data, mail, rcpt
+from .reply import Reject, Reply
+
+if TYPE_CHECKING:
+    from .dialogue import Dialogue
+
+# What a command may need. TLS and AUTH count where the rules require them.
+HELO, TLS, AUTH, OUTSIDE, TRANSACTION, NO_ARGUMENT, ARGUMENT = 1, 2, 4, 8, 16, 32, 64
+
+
+class Verb(NamedTuple):
+    run: Callable[[Dialogue, str], Reply | None]
+    needs: int
+    octets: int = COMMAND_LINE_OCTETS
+
+
+def missing(dialogue: Dialogue, needs: int, argument: str) -> None:
+    """Refuse a command that lacks one of `needs`, in the order a client would mend it."""
+    if needs & NO_ARGUMENT and argument.strip():
+        raise Reject(reply.NO_ARGUMENT_ALLOWED)
+    if needs & ARGUMENT and not argument.strip():
+        raise Reject(reply.NEEDS_ARGUMENT)
+    if needs & TLS and dialogue.session.tls is None:
+        raise Reject(reply.TLS_FIRST)
+    if needs & HELO and not dialogue.session.helo:
+        raise Reject(reply.HELO_FIRST)
+    if needs & AUTH and dialogue.session.user is None:
+        raise Reject(reply.AUTH_FIRST)
+    if needs & TRANSACTION and dialogue.transaction is None:
+        raise Reject(reply.MAIL_FIRST)
+    if needs & OUTSIDE and dialogue.transaction is not None:
+        raise Reject(reply.IN_TRANSACTION)
+
+
+def ehlo(dialogue: Dialogue, name: str) -> Reply:
+    """RFC 5321 section 4.1.1.1."""
+    _introduce(dialogue, name, esmtp=True)
+    session = dialogue.session
+    return dialogue.rules.ehlo(session.tls is not None, session.user is not None)
+
+
+def helo(dialogue: Dialogue, name: str) -> Reply:
+    """RFC 5321 section 4.1.1.1; an LMTP client says LHLO instead (RFC 2033 section 4.1)."""
+    _introduce(dialogue, name, esmtp=False)
+    return dialogue.rules.helo
+
+
+def _introduce(dialogue: Dialogue, name: str, esmtp: bool) -> None:
+    name = name.strip()
+    if not is_helo_name(name):
+        raise Reject(reply.NEEDS_DOMAIN)
+    dialogue.reset()
+    if dialogue.hooks.helo:
+        dialogue.call("helo", dialogue.handler.helo, name)
+    dialogue.session.helo = name
+    dialogue.session.esmtp = esmtp
+
+
+def starttls(dialogue: Dialogue, argument: str) -> None:
+    """RFC 3207: whatever was known of the client before the handshake is forgotten."""
+    session = dialogue.session
+    if session.tls is not None:
+        raise Reject(reply.ALREADY_TLS)
+    if not dialogue.rules.offer_tls:
+        raise Reject(reply.NOT_IMPLEMENTED)
+    dialogue.wire.write(reply.READY_FOR_TLS.wire)
+    session.tls = dialogue.wire.start_tls(dialogue.rules.command_timeout)
+    session.helo, session.esmtp, session.user = "", False, None
+    dialogue.journal.tls_started(session)
+    dialogue.reset()
+
+
+def rset(dialogue: Dialogue, argument: str) -> Reply:
+    """RFC 5321 section 4.1.1.5."""
+    if dialogue.transaction is None and dialogue.hooks.reset:
+        dialogue.call("reset", dialogue.handler.reset)
+    dialogue.reset()
+    return reply.OK
+
+
+def noop(dialogue: Dialogue, argument: str) -> Reply:
+    return reply.OK
+
+
+def quit_(dialogue: Dialogue, argument: str) -> None:
+    dialogue.quit = True
+    dialogue.end(reply.CLOSING)
+
+
+def vrfy(dialogue: Dialogue, argument: str) -> Reply:
+    """RFC 5321 section 3.5.3: without a hook, neither yes nor no."""
+    if not dialogue.hooks.verify:
+        return reply.CANNOT_VERIFY
+    return dialogue.ask("verify", reply.CANNOT_VERIFY, dialogue.handler.verify, argument.strip())
+
+
+def expn(dialogue: Dialogue, argument: str) -> Reply:
+    if not dialogue.hooks.expand:
+        return reply.NOT_IMPLEMENTED
+    return dialogue.ask("expand", reply.NOT_IMPLEMENTED, dialogue.handler.expand, argument.strip())
+
+
+def help_(dialogue: Dialogue, argument: str) -> Reply:
+    return _HELP
+
+
+VERBS: dict[str, Verb] = {
+    "HELO": Verb(helo, TLS),
+    "EHLO": Verb(ehlo, 0),
+    "STARTTLS": Verb(starttls, NO_ARGUMENT),
+    "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS),
+    "MAIL": Verb(mail, TLS | HELO | AUTH),
+    "RCPT": Verb(rcpt, TLS | HELO | TRANSACTION),
+    "DATA": Verb(data, TLS | HELO | TRANSACTION | NO_ARGUMENT),
+    "RSET": Verb(rset, TLS | NO_ARGUMENT),
+    "NOOP": Verb(noop, 0),
+    "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT),
+    "EXPN": Verb(expn, TLS | AUTH | ARGUMENT),
+    "HELP": Verb(help_, TLS),
+    "QUIT": Verb(quit_, NO_ARGUMENT),
+}
+
+_HELP = Reply(214, ["2.0.0 Commands: " + " ".join(VERBS), "RFC 5321 has the rest"])

@@ -1,0 +1,161 @@
+"""The smallest program around the real Master, run by test_master.py: `python program.py JSON`.
+
+It speaks a line protocol on 127.0.0.1; `boot` names what goes wrong at boot. Not a test itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from preforksmtp.prefork import child, worker
+from preforksmtp.prefork.master import Master
+from preforksmtp.prefork.pool import Serve
+from preforksmtp.prefork.scoreboard import MESSAGES
+from preforksmtp.prefork.seat import Seat
+from preforksmtp.prefork.worker import BootFailed, Worker
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The settings, and what to break."""
+
+    workers: int = 1
+    threads: int = 8
+    graceful_timeout: float = 10.0
+    boot_timeout: float = 10.0
+    timeout: float = 0.0
+    listeners: int = 1
+    boot: str = "ok"
+    files: int = 0  # RLIMIT_NOFILE of a worker beyond what it has open
+    shrink_every: float = 0.0
+    before_fork: str = ""
+    mercy: float = 2.0  # seconds of slack, and again between ABRT and KILL
+
+
+def listener() -> socket.socket:
+    sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 500_000))
+    print("listening on", sock.getsockname()[1], flush=True)
+    return sock
+
+
+def serve(connection: socket.socket, peer: Any, index: int, seat: Seat) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+    seat.interrupt = lambda: connection.shutdown(socket.SHUT_RD)
+    with connection, connection.makefile("rwb", buffering=0) as stream:
+        while not seat.drain.requested and (line := stream.readline()):
+            if line == b"raise\n":
+                raise ZeroDivisionError("as asked")
+            stream.write(f"{answer(line.decode().strip(), index, seat)}\n".encode())
+        if seat.drain.requested:
+            stream.write(b"421 leaving\n")
+
+
+def answer(line: str, index: int, seat: Seat) -> object:
+    if line == "pid":
+        return os.getpid()
+    if line == "listener":
+        return index
+    if line == "thread":
+        return threading.current_thread().name
+    if line == "threads":
+        return sum(thread.name.startswith("session-") for thread in threading.enumerate())
+    if line == "count":
+        seat.row[MESSAGES] += 1
+        return seat.row[MESSAGES]
+    if line == "cpu":
+        return time.process_time()
+    if line == "sleep":
+        time.sleep(3600)
+    if line == "recurse":
+        return recurse()
+    return f"what is {line}?"
+
+
+def recurse() -> str:
+    """Deep recursion through C, which needs the most stack."""
+    try:
+        return str(sorted([1], key=lambda _: len(recurse_in_c())))
+    except RecursionError:
+        return "RecursionError"
+
+
+def recurse_in_c(_: object = None) -> list[int]:
+    return sorted([1], key=recurse_in_c)  # type: ignore[arg-type]
+
+
+def boot_of(options: Options) -> Any:
+    def boot(worker: Worker) -> Serve:
+        worker.log.info("booting %d", worker.pid)
+        worker.on_exit.append(lambda: worker.log.info("exit callback of %d", worker.pid))
+        worker.on_reopen.append(lambda: worker.log.info("reopened in %d", worker.pid))
+        if options.files:
+            used = len(os.listdir("/proc/self/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + options.files,) * 2)
+        fail(options.boot)
+        return serve
+
+    return boot
+
+
+def fail(how: str) -> None:
+    if how.startswith("code "):
+        raise BootFailed(int(how[5:]), "the app is broken")
+    if how == "raise":
+        raise ZeroDivisionError("as asked")
+    if how == "sys.exit":
+        sys.exit(9)
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(3600)
+    if how == "crash":  # as soon as it serves
+        threading.Thread(target=crash_when_ready, daemon=True).start()
+    if how == "stuck exit":
+        import atexit
+
+        atexit.register(time.sleep, 3600)
+
+
+def crash_when_ready() -> None:
+    while "session-1" not in {thread.name for thread in threading.enumerate()}:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def main() -> None:
+    options = Options(**json.loads(sys.argv[1]))
+    logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s", stream=sys.stderr)
+    if options.shrink_every:
+        worker.SHRINK_EVERY = options.shrink_every
+    child.SLACK = child.MERCY = options.mercy
+    child.ABORT = ((0.0, signal.SIGABRT), (options.mercy, signal.SIGKILL))
+    log = logging.getLogger("preforksmtp")
+    listeners = [listener() for _ in range(options.listeners)]
+    if options.before_fork == "foreign":
+        subprocess.Popen(["sh", "-c", "exit 3"])
+    master = Master(options, listeners, boot_of(options), log)
+    if options.before_fork == "slow fork":
+        os.register_at_fork(after_in_child=lambda: time.sleep(0.2))
+    master.on_reopen.append(lambda: log.info("totals %s", json.dumps(master.board.totals())))
+    master.on_ready.append(lambda: log.info("serving"))
+    code = master.run()
+    print("run() returned", code, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

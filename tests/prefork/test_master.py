@@ -1,0 +1,298 @@
+"""The real Master in a process of its own: boot, deaths, signals, stops. `start` proves after each that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from tests.prefork.conftest import Start
+from tests.processes import descriptors, stat, wait_until
+
+# -- stopping
+
+
+def test_term_when_idle(start: Start) -> None:
+    server = start(workers=3).ready()
+    assert len(server.children()) == 3
+    before = time.monotonic()
+    assert server.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - before < 1.0
+    assert len(server.matches("exit callback of")) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_quick_stop_does_not_wait_for_a_handler(start: Start, number: int) -> None:
+    server = start(workers=2, graceful_timeout=60).ready()
+    with server.connect() as client:
+        client.send("sleep")
+        before = time.monotonic()
+        assert server.stop(number) == 0
+        assert time.monotonic() - before < 2.0
+
+
+def test_quick_stop_tells_an_idle_session(start: Start) -> None:
+    server = start().ready()
+    with server.connect() as client:
+        client.ask("pid")
+        server.send(signal.SIGINT)
+        assert client.read() == "421 leaving"
+    assert server.wait() == 0
+
+
+def test_int_hurries_a_graceful_stop(start: Start) -> None:
+    server = start(graceful_timeout=60).ready()
+    with server.connect() as client:
+        client.send("sleep")
+        server.send(signal.SIGTERM)
+        server.wait_for("draining")
+        before = time.monotonic()
+        assert server.stop(signal.SIGINT) == 0
+        assert time.monotonic() - before < 2.5
+
+
+def test_second_int_kills_at_once(start: Start) -> None:
+    server = start(boot="stuck exit").ready()
+    server.send(signal.SIGINT)
+    server.wait_for("exit callback of")
+    server.send(signal.SIGINT)
+    assert server.wait(timeout=1.0) == 0
+    server.wait_for(r"was killed by SIGKILL \(stop\)")
+
+
+def test_int_to_the_whole_group_is_the_masters_business(start: Start) -> None:
+    server = start(workers=2).ready()
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait() == 0
+    assert len(server.matches(r"exited with code 0 \(stop\)")) == 2
+
+
+def test_int_to_a_worker_is_ignored(start: Start) -> None:
+    server = start().ready()
+    (pid,) = server.children()
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    ):
+        os.kill(pid, number)
+        os.kill(server.pid, signal.SIGWINCH)
+    os.kill(pid, signal.SIGUSR1)
+    server.wait_for(f"reopened in {pid}")  # so it has seen all the others
+    assert server.ask("pid") == str(pid)
+
+
+def test_hup_and_usr2_do_not_kill_the_master(start: Start) -> None:
+    server = start().ready()
+    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH):
+        server.send(number)
+    assert server.totals()["sessions"] == 0
+
+
+def test_graceful_timeout_escalates_to_kill_for_a_frozen_worker(start: Start) -> None:
+    server = start(graceful_timeout=0.2, mercy=0.2).ready()
+    (pid,) = server.children()
+    os.kill(pid, signal.SIGSTOP)
+    assert server.stop(signal.SIGTERM) == 0
+    assert [found[1] for found in server.matches(r"still there, sent (\w+)")] == ["SIGABRT", "SIGKILL"]
+
+
+# -- deaths
+
+
+def test_killed_worker_is_replaced_at_once_and_named(start: Start) -> None:
+    server = start(workers=2).ready()
+    files = descriptors(server.pid)
+    (victim, _) = old = sorted(server.children())
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for(f"^ERROR worker {victim} was killed by SIGKILL$")
+    server.wait_for("ready after", count=3, timeout=0.9)
+    new = server.children()
+    assert len(new) == 2
+    assert new & set(old) == {old[1]}
+    assert stat(victim) is None  # reaped
+    assert descriptors(server.pid) == files
+
+
+@pytest.mark.parametrize("boot", ["ok", "hang"])
+def test_workers_leave_when_the_master_is_killed(start: Start, boot: str) -> None:
+    server = start(workers=2, boot=boot)
+    server.wait_for("booting", count=2) if boot == "hang" else server.ready()
+    before = time.monotonic()
+    server.send(signal.SIGKILL)
+    server.process.wait()
+    wait_until(lambda: not server.group(), "workers gone")
+    assert time.monotonic() - before < 1.5
+    assert bool(server.matches("draining \\(the master died\\)")) == (boot == "ok")
+
+
+def test_open_session_outlives_the_master(start: Start) -> None:
+    server = start().ready()
+    with server.connect() as client:
+        client.ask("pid")
+        server.send(signal.SIGKILL)
+        server.process.wait()
+        assert client.read() == "421 leaving"
+    wait_until(lambda: not server.group(), "worker gone")
+
+
+@pytest.mark.parametrize(
+    ("boot", "code", "line"),
+    [
+        ("code 3", 3, "ERROR the app is broken"),
+        ("code 4", 4, "ERROR the app is broken"),
+        ("raise", 3, "ERROR cannot boot"),
+        ("sys.exit", 3, r"ERROR cannot boot: the app called sys.exit\(9\)"),
+    ],
+)
+def test_boot_failure_halts_a_master_that_never_served(start: Start, boot: str, code: int, line: str) -> None:
+    server = start(workers=2, boot=boot)
+    assert server.wait() == code
+    server.wait_for(line)
+    server.wait_for("no worker could boot, giving up")
+    assert not server.matches("serving")
+
+
+def test_boot_timeout_halts_a_master_that_never_served(start: Start) -> None:
+    server = start(boot="hang", boot_timeout=0.3)
+    assert server.wait() == 3
+    server.wait_for("not ready after boot_timeout 0.3 s")
+    server.wait_for("in fail$")  # ABRT wrote the stack: where the import hangs
+
+
+def test_death_at_boot_backs_off(start: Start) -> None:
+    server = start(boot="die")
+    server.wait_for(r"was killed by SIGKILL while booting; next attempt in 1 s")
+    server.wait_for(r"was killed by SIGKILL while booting; next attempt in 2 s")
+    assert len(server.matches("^INFO booting")) == 2
+    assert server.stop(signal.SIGTERM) == 0  # at once, not after the pause
+
+
+def test_crash_after_ready_backs_off(start: Start) -> None:
+    server = start(boot="crash")
+    server.wait_for(r"was killed by SIGSEGV(, core dumped)?$")
+    server.wait_for(r"was killed by SIGSEGV(, core dumped)?; next attempt in 1 s")
+    server.wait_for(r"was killed by SIGSEGV(, core dumped)?; next attempt in 2 s")
+    assert len(server.matches("^INFO booting")) == 3
+
+
+def test_frozen_worker_is_killed_and_replaced(start: Start) -> None:
+    server = start(timeout=1.5, mercy=0.2).ready()
+    (frozen,) = server.children()
+    os.kill(frozen, signal.SIGSTOP)
+    server.wait_for(f"worker {frozen}: no heartbeat for timeout 1.5 s")
+    server.wait_for("ready after", count=2)  # the replacement does not wait for its end
+    server.wait_for(f"worker {frozen}: still there, sent SIGKILL")
+    server.wait_for(rf"worker {frozen} was killed by SIGKILL \(timeout\)")
+    assert frozen not in server.children()
+
+
+def test_a_master_that_slept_does_not_blame_its_workers(start: Start) -> None:
+    server = start(timeout=1.5).ready()
+    (worker,) = server.children()
+    os.killpg(server.pid, signal.SIGSTOP)
+    wait_until(lambda: (stat(server.pid) or "?")[0] == "T", "stopped")
+    time.sleep(3.2)  # the time asleep is what is tested
+    os.killpg(server.pid, signal.SIGCONT)
+    server.wait_for("the master was stopped for [34] s")
+    assert server.ask("pid") == str(worker)
+    assert not server.matches("no heartbeat")
+
+
+def test_foreign_children_are_reaped_and_ignored(start: Start) -> None:
+    server = start(before_fork="foreign").ready()
+    wait_until(lambda: set(server.group()) == server.children(), "foreign child reaped")
+    assert len(server.children()) == 1
+
+
+def test_counters_survive_kill_9(start: Start) -> None:
+    server = start().ready()
+    for round_ in range(1, 3):
+        assert server.ask("count") == "1"
+        with server.connect() as client:
+            pid = int(client.ask("pid"))
+            os.kill(pid, signal.SIGKILL)
+            assert client.read() == ""
+        server.wait_for("was killed by SIGKILL", count=round_)
+        server.wait_for("ready after", count=round_ + 1)
+        totals = server.totals()
+        assert (totals["messages"], totals["sessions"]) == (round_, 2 * round_)
+
+
+# -- signals in the fork window
+
+
+def test_signals_in_the_fork_window_are_not_lost(start: Start) -> None:
+    """A worker spends 0.2 s between fork() and its handlers; TERM to it and to the master must both count."""
+    server = start(before_fork="slow fork")
+    server.wait_for("forked, slot 0")
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGTERM)
+    server.wait_for(f"worker {worker} was killed by SIGTERM while booting")
+    server.wait_for("forked, slot 0", count=2)
+    assert server.stop(signal.SIGTERM) == 0
+    assert not server.matches("^INFO booting")
+
+
+def test_storm_of_signals_ends_in_the_right_state(start: Start) -> None:
+    server = start(workers=2).ready()
+    for _ in range(50):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCHLD):
+            server.send(number)
+    assert server.totals()["sessions"] == 0
+    assert len(server.children()) == 2
+    assert server.stop(signal.SIGTERM) == 0
+
+
+# -- scaling and logs
+
+
+def test_ttin_and_ttou(start: Start) -> None:
+    server = start().ready()
+    (first,) = server.children()
+    for wanted in (2, 3):
+        server.send(signal.SIGTTIN)
+        server.wait_for("ready after", count=wanted)
+    assert len(server.children()) == 3
+    for left in (2, 1):
+        server.send(signal.SIGTTOU)
+        server.wait_for(f"{left} workers wanted")
+        server.wait_for(r"exited with code 0 \(one worker fewer\)", count=3 - left)
+    assert len(server.children()) == 1
+    server.send(signal.SIGTTOU)
+    server.wait_for("staying at 1 workers")
+    server.wait_for("draining", count=2)
+
+
+def test_ttou_takes_the_idle_worker(start: Start) -> None:
+    server = start(workers=2).ready()
+    with server.connect() as client:
+        busy = int(client.ask("pid"))
+        server.send(signal.SIGTTOU)
+        server.wait_for(r"exited with code 0 \(one worker fewer\)")
+        assert server.children() == {busy}
+        assert client.ask("pid") == str(busy)
+
+
+def test_term_to_a_worker_drains_and_replaces_it(start: Start) -> None:
+    server = start().ready()
+    (old,) = server.children()
+    with server.connect() as client:
+        client.ask("pid")
+        os.kill(old, signal.SIGTERM)
+        server.wait_for("ready after", count=2)
+        assert client.read() == "421 leaving"
+    server.wait_for(rf"^INFO worker {old} exited with code 0 \(left of its own accord\)")
+    (new,) = server.children()
+    assert server.ask("pid") == str(new)
+
+
+def test_usr1_reopens_logs_in_master_and_workers(start: Start) -> None:
+    server = start(workers=2).ready()
+    server.totals()
+    for pid in server.children():
+        server.wait_for(f"reopened in {pid}")
