@@ -208,7 +208,7 @@ class AccessLog:
             return
         try:
             self._file.write(self._line(record))
-        except Exception as error:  # noqa: BLE001 - a full disk, mostly; no session may end because of its log
+        except Exception as error:
             self._complain(error)
 
     def reopen(self) -> None:

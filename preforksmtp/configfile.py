@@ -30,10 +30,10 @@ def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"config file {path}: {error}"]
     names: dict[str, Any] = {"__file__": path, "__name__": "__config__", "__builtins__": __builtins__}
     try:
-        exec(code, names)  # noqa: S102 - the config file is Python, by contract
+        exec(code, names)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - sys.exit() in it must not end the server without a word
+    except BaseException as error:
         return {}, [f"config file {path}, line {_line(error, path)}: {_what(error)}"]
     return _settings(path, names, _imported(tree))
 

@@ -173,7 +173,7 @@ def json_line(record: logging.LogRecord) -> str:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception as error:  # noqa: BLE001 - wrong arguments in a log call of the application
+    except Exception as error:
         return f"{record.msg!r} with arguments {record.args!r} cannot be logged: {error!r}"
 
 

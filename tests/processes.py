@@ -1,4 +1,5 @@
-"""Real processes under test: start a program, wait for a line of its output, signal it, prove that nothing is left.
+"""Real processes under test: start a program, wait for a line of its output, signal it, prove that nothing is
+left.
 
 Nothing here sleeps for a fixed time: waits end with the event, and fail with the program's whole output.
 Linux only (/proc).
@@ -16,9 +17,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 15.0  # seconds until a wait is a failure; no test gets near it when all is well
+
+P = TypeVar("P", bound="Program")
+C = TypeVar("C", bound="Client")
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
@@ -49,14 +54,12 @@ def descriptors(pid: int) -> int:
 
 
 class Program:
-    """A program in a session of its own, its stdout and stderr collected as lines. Use it in `with`: at the end it must
-    be gone with all its children, or the test fails (and they are killed)."""
+    """A program in a session of its own, its stdout and stderr collected as lines. Use it in `with`: at the
+    end it must be gone with all its children, or the test fails (and they are killed)."""
 
-    def __init__(
-        self, arguments: Sequence[str], env: Mapping[str, str] | None = None, **popen: object
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str] | None = None, **popen: Any) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
-        self.process = subprocess.Popen(  # type: ignore[call-overload]
+        self.process: subprocess.Popen[str] = subprocess.Popen(
             arguments,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -75,6 +78,7 @@ class Program:
         self._reader.start()
 
     def _read(self) -> None:
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             with self._news:
                 self.lines.append(line.rstrip("\n"))
@@ -122,8 +126,8 @@ class Program:
         return {pid for pid, (state, parent, _) in processes().items() if parent == self.pid and state != "Z"}
 
     def group(self) -> dict[int, str]:
-        """pid -> state of every process of the session, the program itself excepted: orphans too, and zombies, but
-        not those that it is for init to reap."""
+        """pid -> state of every process of the session, the program itself excepted: orphans too, and
+        zombies, but not those that it is for init to reap."""
         ours = {pid: entry for pid, entry in processes().items() if entry[2] == self.pid}
         return {
             pid: state
@@ -135,7 +139,7 @@ class Program:
         assert self.process.poll() is not None, f"still running:\n{self.output}"
         assert not self.group(), f"left behind: {self.group()}\n{self.output}"
 
-    def __enter__(self) -> Program:
+    def __enter__(self: P) -> P:
         return self
 
     def __exit__(
@@ -150,7 +154,8 @@ class Program:
                     os.kill(pid, signal.SIGKILL)
             self.process.wait()
             self._reader.join(PATIENCE)
-            self.process.stdout.close()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
 
 
 class Client:
@@ -175,7 +180,7 @@ class Client:
         self._file.close()
         self.socket.close()
 
-    def __enter__(self) -> Client:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *_: object) -> None:

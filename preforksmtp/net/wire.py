@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 _LINE_READ = 4096
 _TRICKLE = 1024  # octets after which a slow body has earned a new deadline
@@ -33,15 +33,28 @@ class TLS(NamedTuple):
     version: str
     cipher: str
     sni: str
-    peer_certificate: dict[str, object] | None
+    peer_certificate: Any
 
 
 class Wire:
     """See smtp/wire.py. `timeout` is how long the kernel lets a plain read block before deadlines are looked at."""
 
     __slots__ = (
-        "_buffer", "_context", "_drain", "_end", "_kernel", "_output", "_position", "_send", "_recv", "_sock", "_started",
-        "_tls", "_trickled", "_waits", "timeout",
+        "_buffer",
+        "_context",
+        "_drain",
+        "_end",
+        "_kernel",
+        "_output",
+        "_position",
+        "_recv",
+        "_send",
+        "_sock",
+        "_started",
+        "_tls",
+        "_trickled",
+        "_waits",
+        "timeout",
     )  # fmt: skip
 
     def __init__(

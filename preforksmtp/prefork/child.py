@@ -1,8 +1,9 @@
 """The master's record of one worker: who it is, how far the clock of its end has run, how it ended.
 
-Escalation is data: steps of (seconds from the beginning, signal), run by the master's loop and never by waiting.
-Signals go only to children not yet reaped, so a pid cannot have been reused. Nothing here fails: a child that is
-already dead takes a signal silently, and one that is gone altogether raises ESRCH, which reaping settles.
+Escalation is data: steps of (seconds from the beginning, signal), run by the master's loop and never by
+waiting. Signals go only to children not yet reaped, so a pid cannot have been reused. Nothing here fails: a
+child that is already dead takes a signal silently, and one that is gone altogether raises ESRCH, which
+reaping settles.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""The master process: one thread, one loop over one selector; it forks workers, watches, replaces and stops them.
+"""The master process: one thread, one loop over one selector; it forks workers, watches, replaces and stops
+them.
 
-Everything here runs in the master, except `_become_worker`. Nothing blocks: whatever takes time is a deadline that
-the loop looks at (`_next_deadline`). It reads no byte from the network. It keeps one end of two pipes that
-all workers share: the lifeline, whose EOF tells them that the master is gone, and the bell, by which
+Everything here runs in the master, except `_become_worker`. Nothing blocks: whatever takes time is a deadline
+that the loop looks at (`_next_deadline`). It reads no byte from the network. It keeps one end of two pipes
+that all workers share: the lifeline, whose EOF tells them that the master is gone, and the bell, by which
 they say "look at the scoreboard".
 
-Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), USR1 reopen logs, TTIN and TTOU one worker
-more or less, CHLD reap. The table is `actions`; what is not in it is queued and dropped.
-run() returns the exit code: 0 after a stop; 3 or 4 if workers failed to boot and none was ever READY.
+Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), USR1 reopen logs, TTIN and TTOU
+one worker more or less, CHLD reap. The table is `actions`; what is not in it is queued and dropped. run()
+returns the exit code: 0 after a stop; 3 or 4 if workers failed to boot and none was ever READY.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ class MasterConfig(WorkerConfig, Protocol):
 class Master:
     """`on_ready` is called once, when all workers of the first generation serve; `on_reopen` on USR1."""
 
-    def __init__(
-        self, config: MasterConfig, listeners: Sequence[socket], boot: Boot, log: logging.Logger
-    ) -> None:
+    def __init__(self, config: MasterConfig, listeners: Sequence[socket], boot: Boot, log: logging.Logger) -> None:
         self.config = config
         self.listeners = listeners
         self.boot = boot
@@ -179,12 +178,11 @@ class Master:
         return self.children[pid]
 
     def _become_worker(self, slot: scoreboard.Slot, mask: set[int]) -> NoReturn:
-        """Runs in the worker, all signals blocked. Our own handlers and descriptors first, then let signals in."""
+        """Runs in the worker, all signals blocked. Our own handlers and descriptors first, then let signals
+        in."""
         try:
             self.signals.abandon()
-            worker = Worker(
-                self.config, self.listeners, self.log, self.board, slot, self._lifeline[0], self._bell[1]
-            )
+            worker = Worker(self.config, self.listeners, self.log, self.board, slot, self._lifeline[0], self._bell[1])
             worker.take_signals()
             os.close(self._lifeline[1])  # or no sibling would ever see its EOF
             os.close(self._bell[0])

@@ -1,14 +1,15 @@
-"""The pool: a worker's session threads. Each blocks in accept() on the shared listener and serves what it gets.
+"""The pool: a worker's session threads. Each blocks in accept() on the shared listener and serves what it
+gets.
 
-No acceptor, no hand-over, no lock on the way of a connection. The kernel serves waiting threads of all workers
-first come, first served; a worker whose threads are all busy has nobody in that queue, so it never takes a
-connection it cannot serve. The listener carries SO_RCVTIMEO: accept() raises BlockingIOError about twice a second,
-which is when an idle thread looks round. Nobody may call settimeout or setblocking on it: O_NONBLOCK would be seen by
-every process that shares it.
+No acceptor, no hand-over, no lock on the way of a connection. The kernel serves waiting threads of all
+workers first come, first served; a worker whose threads are all busy has nobody in that queue, so it never
+takes a connection it cannot serve. The listener carries SO_RCVTIMEO: accept() raises BlockingIOError about
+twice a second, which is when an idle thread looks round. Nobody may call settimeout or setblocking on it:
+O_NONBLOCK would be seen by every process that shares it.
 
-`idle` of each post holds the seats waiting there. set.add and set.discard are atomic, so the last thread to leave a
-post sees it empty, and starts one more thread while the limit allows. Threads that were not needed for a
-whole period leave again. With several listeners a waiting thread picks the posts nobody watches, all at
+`idle` of each post holds the seats waiting there. set.add and set.discard are atomic, so the last thread to
+leave a post sees it empty, and starts one more thread while the limit allows. Threads that were not needed
+for a whole period leave again. With several listeners a waiting thread picks the posts nobody watches, all at
 once by poll() if there are many (always so when there are fewer threads than listeners).
 
 What escapes `serve` is logged with its traceback; what accept() may fail with is named below, errno by errno.
@@ -37,7 +38,8 @@ PATIENCE = 500  # ms a thread polls several listeners; the listeners' SO_RCVTIME
 STACK_SIZE = 8 << 20
 REPORT_EVERY = 10.0  # seconds between two lines about the same trouble
 
-# accept(2): the client went away before we came, or an error of its network is reported on our socket. Next one.
+# accept(2): the client went away before we came, or an error of its network is reported on our socket. Next
+# one.
 FORGIVEN = frozenset(
     {
         errno.ECONNABORTED,  # reset while in the queue
@@ -62,8 +64,9 @@ class Post:
     def __init__(self, index: int, listener: socket.socket) -> None:
         self.index = index
         self.listener = listener
-        # socket.accept() converts family and type to enums and looks at timeouts: 3 of its 13 us. What it calls
-        # is this; the numbers are taken once. (A bare _socket.socket would save 0.8 more, but lacks makefile().)
+        # socket.accept() converts family and type to enums and looks at timeouts: 3 of its 13 us. What it
+        # calls is this; the numbers are taken once. (A bare _socket.socket would save 0.8 more, but lacks
+        # makefile().)
         self.accept: Callable[[], tuple[int, Any]] = listener._accept  # type: ignore[attr-defined]
         self.kind = (int(listener.family), int(listener.type), listener.proto)
         self.idle: set[Seat] = set()
@@ -72,7 +75,8 @@ class Post:
 
 
 class Pool:
-    """The session threads of one worker. Main thread calls start, tick, interrupt_sessions and the questions."""
+    """The session threads of one worker. Main thread calls start, tick, interrupt_sessions and the
+    questions."""
 
     def __init__(
         self,
@@ -121,9 +125,9 @@ class Pool:
             post.low = len(post.idle)
 
     def close_if_deserted(self) -> None:
-        """While draining: once no thread accepts, let go of the listeners, so that a bind nobody serves refuses
-        clients instead of queueing them until our last session ends. Those in the queue when the whole server
-        stops are left to the threads still busy, which empty it before they leave."""
+        """While draining: once no thread accepts, let go of the listeners, so that a bind nobody serves
+        refuses clients instead of queueing them until our last session ends. Those in the queue when the
+        whole server stops are left to the threads still busy, which empty it before they leave."""
         if self._closed or len(self._seats) != self._slot.active():
             return
         if not (self._scoreboard.stopping and self._queued()):
@@ -140,6 +144,8 @@ class Pool:
             if interrupt is not None:
                 try:
                     interrupt()
+                except OSError:
+                    pass  # its socket: the session has just ended
                 except Exception:
                     self.log.exception("cannot interrupt session %s", seat.session)
 
@@ -228,8 +234,9 @@ class Pool:
                 pause = min(2 * pause, 1.0)
 
     def _accept(self, seat: Seat, post: Post) -> tuple[int, Any]:
-        """Wait at one post. The hot path: nothing here but what growth and shrinking need. An accept() that raises
-        leaves us in `idle`: we come back at once, and a thread that leaves meanwhile need not start another."""
+        """Wait at one post. The hot path: nothing here but what growth and shrinking need. An accept() that
+        raises leaves us in `idle`: we come back at once, and a thread that leaves meanwhile need not start
+        another."""
         idle = post.idle
         idle.add(seat)
         accepted = post.accept()
@@ -278,8 +285,9 @@ class Pool:
             return True
 
     def _drained(self, post: Post) -> bool:
-        """While draining: may this thread stop accepting? Yes if only this worker retires: others serve the queue.
-        When the whole server stops the queue would be reset, so it is emptied and each client told 421 by serve()."""
+        """While draining: may this thread stop accepting? Yes if only this worker retires: others serve the
+        queue. When the whole server stops the queue would be reset, so it is emptied and each client told 421
+        by serve()."""
         if self._closed or not self._scoreboard.stopping or time.monotonic() > self._drain.deadline:
             return True
         return not self._queued()

@@ -103,8 +103,7 @@ class Scoreboard:
         self.retired = words[_HEADER : _HEADER + _ROW]
         first = _HEADER + _ROW
         self.slots = [
-            Slot(index, words[first + index * width : first + (index + 1) * width], rows)
-            for index in range(slots)
+            Slot(index, words[first + index * width : first + (index + 1) * width], rows) for index in range(slots)
         ]
 
     @property
@@ -142,9 +141,7 @@ class Scoreboard:
         """Any process: every counter over all workers there ever were; it never goes back."""
         for _ in range(_FOLD_RETRIES):
             before = self._header[_SEQUENCE]
-            sums = [
-                self.retired[c] + sum(s.count(c) for s in self.slots if s.state) for c in range(len(COUNTERS))
-            ]
+            sums = [self.retired[c] + sum(s.count(c) for s in self.slots if s.state) for c in range(len(COUNTERS))]
             if before % 2 == 0 and before == self._header[_SEQUENCE]:
                 break
             time.sleep(0)  # let the master finish; if it was killed in mid-fold, answer after all

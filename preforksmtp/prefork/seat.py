@@ -1,4 +1,5 @@
-"""What a session thread and its worker's main thread know of each other: Drain (one a worker), Seat (one a thread).
+"""What a session thread and its worker's main thread know of each other: Drain (one a worker), Seat (one a
+thread).
 
 Both are plain facts without locks: each attribute has one writer, named below. Nothing here fails.
 """
@@ -44,9 +45,9 @@ class Drain:
 class Seat:
     """One session thread's place. `serve` (in that thread) writes all but `row` and `drain`.
 
-    A session sets `interrupt` first and looks at `drain.requested` after, before it blocks: the main thread does the
-    two the other way round, so one of them sees the other. `interrupt` is called in the main thread, at
-    most once a drain and a session, may race with the session's end and must not block."""
+    A session sets `interrupt` first and looks at `drain.requested` after, before it blocks: the main thread
+    does the two the other way round, so one of them sees the other. `interrupt` is called in the main thread,
+    at most once a drain and a session, may race with the session's end and must not block."""
 
     __slots__ = ("drain", "hook", "interrupt", "row", "session", "since")
 

@@ -1,9 +1,9 @@
 """Signals as a queue: handlers only append, one loop takes them out and acts.
 
-A handler may run between any two bytecodes of the main thread, inside a logging call too, so it does nothing but
-append to an unbounded deque; set_wakeup_fd makes the loop's selector return. Works in the main thread only
-(ValueError elsewhere). Signals are blocked around fork, so that none is lost or runs the parent's handler
-in the child; `SignalQueue.abandon` is the child's first step before it installs its own.
+A handler may run between any two bytecodes of the main thread, inside a logging call too, so it does nothing
+but append to an unbounded deque; set_wakeup_fd makes the loop's selector return. Works in the main thread
+only (ValueError elsewhere). Signals are blocked around fork, so that none is lost or runs the parent's
+handler in the child; `SignalQueue.abandon` is the child's first step before it installs its own.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class SignalQueue:
             signal.signal(number, before if before is not None else signal.SIG_DFL)
 
     def abandon(self) -> None:
-        """Child, after fork, signals still blocked: drop the parent's pipe; the child installs handlers of its own."""
+        """Child, after fork, signals still blocked: drop the parent's pipe; the child installs handlers of
+        its own."""
         signal.set_wakeup_fd(-1)
         os.close(self._read)
         os.close(self._write)

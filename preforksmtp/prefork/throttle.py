@@ -1,8 +1,9 @@
 """The throttle: how long the master waits before it forks again after workers died early.
 
-Pure arithmetic on the times it is told; knows no process. A worker that dies while booting delays the next fork by
-1, 2, 4 .. 30 s. One that dies soon after READY is replaced at once the first time (an operator's kill -9 costs no
-capacity), then by the same steps. Workers forked together and dying together count once: they are one attempt.
+Pure arithmetic on the times it is told; knows no process. A worker that dies while booting delays the next
+fork by 1, 2, 4 .. 30 s. One that dies soon after READY is replaced at once the first time (an operator's kill
+-9 costs no capacity), then by the same steps. Workers forked together and dying together count once: they are
+one attempt.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The worker process: boot the app, let the pool's threads serve, watch, drain, leave.
 
-Everything here runs in the worker. Its main thread never serves: it beats the heart in the scoreboard at least once a
-second, takes signals, and notices the master's death as EOF on the lifeline pipe, which drains it as TERM does.
+Everything here runs in the worker. Its main thread never serves: it beats the heart in the scoreboard at
+least once a second, takes signals, and notices the master's death as EOF on the lifeline pipe, which drains
+it as TERM does.
 
 TERM drains: sessions are interrupted, threads stop accepting, the process ends with the last session or at
-graceful_timeout. QUIT is quick: the same with half a second. INT is left to the master while it lives, because a
-terminal sends it to the whole group. USR1 reopens logs. ABRT dumps the stacks of all threads, then kills. HUP, USR2,
-WINCH, TTIN, TTOU do nothing here, so that `pkill -HUP` cannot kill a worker.
+graceful_timeout. QUIT is quick: the same with half a second. INT is left to the master while it lives,
+because a terminal sends it to the whole group. USR1 reopens logs. ABRT dumps the stacks of all threads, then
+kills. HUP, USR2, WINCH, TTIN, TTOU do nothing here, so that `pkill -HUP` cannot kill a worker.
 
 It always ends by os._exit: sys.exit would unwind the master's frames and join stuck threads. Exit codes:
 0 drained, the code of BootFailed (4 the app, 3 anything else), 1 a bug here (logged with its traceback).
@@ -60,7 +61,8 @@ class WorkerConfig(Protocol):
 
 
 class Worker:
-    """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append to."""
+    """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append
+    to."""
 
     def __init__(
         self,
@@ -104,9 +106,9 @@ class Worker:
     def dump_stacks_to(self, fd: int) -> None:
         """Where ABRT (and a crash) writes the stacks of all threads; stderr until told otherwise.
 
-        Enabled in a thread of its own, because it gives the calling thread an alternate signal stack, a small one,
-        where CPython then runs all handlers: a few signals at once overflow it and the process dies of SIGSEGV
-        (seen with HUP, USR2, WINCH, TTIN in a burst, where frames hold AVX-512 or AMX registers)."""
+        Enabled in a thread of its own, because it gives the calling thread an alternate signal stack, a small
+        one, where CPython then runs all handlers: a few signals at once overflow it and the process dies of
+        SIGSEGV (seen with HUP, USR2, WINCH, TTIN in a burst, where frames hold AVX-512 or AMX registers)."""
         enable = threading.Thread(target=faulthandler.enable, args=(fd, True))
         enable.start()
         enable.join()
@@ -114,8 +116,9 @@ class Worker:
     # -- the process, from fork to exit
 
     def take_signals(self) -> None:
-        """First step after the fork, all signals still blocked. Nobody takes signals out of a queue while the main
-        thread imports the app, so until READY the kernel's default ends us: there is no session to lose."""
+        """First step after the fork, all signals still blocked. Nobody takes signals out of a queue while the
+        main thread imports the app, so until READY the kernel's default ends us: there is no session to
+        lose."""
         for number in (signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -152,9 +155,7 @@ class Worker:
             return BOOT_FAILED
         self._signals.install((signal.SIGTERM, signal.SIGQUIT))
         wake = self._signals.wake
-        pool = Pool(
-            self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake
-        )
+        pool = Pool(self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake)
         pool.start(serve)
         self._published.ready = time.monotonic_ns()
         self._enter(scoreboard.READY)

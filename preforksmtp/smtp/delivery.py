@@ -51,7 +51,7 @@ def _collect(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -
             while block := reader.read_block():
                 spool.add(block)
             content = spool.finish()
-    message = Message(dialogue.session, transaction, time(), content, spool and spool.file, reader.size)
+    message = Message(dialogue.session, transaction, time(), content, spool.file if spool else None, reader.size)
     return _handle(dialogue, message, _queued(message))
 
 

@@ -44,7 +44,7 @@ class Reply:
             if not isinstance(line, str) or not (line.isprintable() or line.replace("\t", " ").isprintable()):
                 raise ValueError(f"reply text {line!r} is not one printable line")
         self.code = code
-        self.enhanced, self.lines = ("", lines) if bare or code < 400 and code // 100 == 3 else _enhance(code, lines)
+        self.enhanced, self.lines = ("", lines) if bare or (code < 400 and code // 100 == 3) else _enhance(code, lines)
         self.wire = self._encode()
 
     def _encode(self) -> bytes:

@@ -64,7 +64,7 @@ def login(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
     return _verified(verifier, username, _text(ask(b"Password:")))
 
 
-def _verified(handler: Any, username: str, password: str) -> str:
+def _verified(verifier: Verifier, username: str, password: str) -> str:
     if not username or verifier.authenticate(username, password) is not True:
         raise Reject(reply.AUTH_FAILED)
     return username

@@ -27,8 +27,8 @@ class Recipient(str):
         self.params = params
         return self
 
-    def __getnewargs__(self) -> tuple[str, dict[str, Any]]:
-        return str(self), self.params
+    def __reduce__(self) -> tuple[type[Recipient], tuple[str, dict[str, Any]]]:  # a str with arguments of its own
+        return Recipient, (str(self), self.params)
 
 
 class Transaction:

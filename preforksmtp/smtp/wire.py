@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 
 class Wire(Protocol):
-    draining: bool  # the worker is about to end: begin nothing new
+    @property
+    def draining(self) -> bool:
+        """The worker is about to end: begin nothing new."""
 
     def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
         """One line with its LF; None for a line longer than `limit` octets, which has been read to its end.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.processes import Client, Program
 
 PROGRAM = Path(__file__).with_name("program.py")

@@ -5,6 +5,7 @@ It speaks a line protocol on 127.0.0.1; `boot` names what goes wrong at boot. No
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -52,6 +53,11 @@ def listener() -> socket.socket:
 
 
 def serve(connection: socket.socket, peer: Any, index: int, seat: Seat) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        talk(connection, index, seat)
+
+
+def talk(connection: socket.socket, index: int, seat: Seat) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
     seat.interrupt = lambda: connection.shutdown(socket.SHUT_RD)
     with connection, connection.makefile("rwb", buffering=0) as stream:
@@ -93,7 +99,7 @@ def recurse() -> str:
 
 
 def recurse_in_c(_: object = None) -> list[int]:
-    return sorted([1], key=recurse_in_c)  # type: ignore[arg-type]
+    return sorted([1], key=recurse_in_c)
 
 
 def boot_of(options: Options) -> Any:

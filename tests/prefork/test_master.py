@@ -1,4 +1,5 @@
-"""The real Master in a process of its own: boot, deaths, signals, stops. `start` proves after each that nothing is left."""
+"""The real Master in a process of its own: boot, deaths, signals, stops. `start` proves after each that
+nothing is left."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import signal
 import time
 
 import pytest
+
 from tests.prefork.conftest import Start
 from tests.processes import descriptors, stat, wait_until
 
@@ -253,7 +255,6 @@ def test_storm_of_signals_ends_in_the_right_state(start: Start) -> None:
 
 def test_ttin_and_ttou(start: Start) -> None:
     server = start().ready()
-    (first,) = server.children()
     for wanted in (2, 3):
         server.send(signal.SIGTTIN)
         server.wait_for("ready after", count=wanted)

@@ -1,4 +1,5 @@
-"""Session threads in real workers: who accepts, growth and shrinking, several listeners, trouble in accept(), draining."""
+"""Session threads in real workers: who accepts, growth and shrinking, several listeners, trouble in accept(),
+draining."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import signal
 import socket
 
 import pytest
+
 from tests.prefork.conftest import Start
 from tests.processes import Client, wait_until
 

@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+
 from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.scoreboard import BYTES, COUNTERS, ERRORS, MESSAGES, SESSIONS, SINCE, Scoreboard
 
@@ -13,7 +14,7 @@ from preforksmtp.prefork.scoreboard import BYTES, COUNTERS, ERRORS, MESSAGES, SE
 def test_counter_constants_are_their_place_in_the_table() -> None:
     for index, name in enumerate(COUNTERS):
         assert getattr(scoreboard, name.upper()) == index
-    assert SINCE == len(COUNTERS)
+    assert len(COUNTERS) == SINCE
 
 
 def test_rows_are_whole_lines_and_do_not_overlap() -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+
 from preforksmtp.prefork import signals
 from preforksmtp.prefork.signals import SignalQueue
 
