@@ -45,6 +45,7 @@ class Wire:
         "_drain",
         "_end",
         "_kernel",
+        "_ordinary",
         "_output",
         "_position",
         "_recv",
@@ -68,14 +69,13 @@ class Wire:
         self._end = end  # of the whole session, monotonic; 0 = none
         self._buffer = b""
         self._position = 0
-        self._output: list[bytes] = []
+        self._output = b""
         self._tls = False
         self._waits = False  # in recv, between transactions: a drain may interrupt
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
         self.timeout = timeout
-        self._kernel = timeout
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout))
+        self._set_kernel_timeout(timeout)
 
     @property
     def draining(self) -> bool:
@@ -93,17 +93,21 @@ class Wire:
 
     def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
         """See smtp/wire.py."""
-        end = self._buffer.find(b"\n", self._position)
-        if end < 0:
-            if self._position == len(self._buffer):
-                started = self._receive(_LINE_READ, timeout, 0.0, idle)
-                end = self._buffer.find(b"\n")
-            else:
-                started = monotonic()
-            if end < 0:
-                return self._read_long_line(limit, started + timeout, idle)
-        start, self._position = self._position, end + 1
-        return self._buffer[start : end + 1] if end - start < limit else None
+        start = self._position
+        if start == len(self._buffer):
+            started = self._receive(_LINE_READ, timeout, 0.0, idle)
+            start = 0
+        else:
+            started = 0.0
+        buffer = self._buffer
+        end = buffer.find(b"\n", start) + 1
+        if not end:
+            return self._read_long_line(limit, (started or monotonic()) + timeout, idle)
+        self._position = end
+        self._trickled = 0
+        if end - start > limit:
+            return None
+        return buffer[start:end] if start or end < len(buffer) else buffer
 
     def _read_long_line(self, limit: int, deadline: float, idle: bool) -> bytes | None:
         """A line that did not come in one piece. Beyond `limit` it is dropped as it comes."""
@@ -152,47 +156,60 @@ class Wire:
         if self._output:
             self.flush()
         now = monotonic()
-        if not deadline:
-            deadline = now + timeout
-        if self._end and self._end < deadline:
-            deadline = self._end
-        if self._tls:
-            data = self._receive_tls(size, deadline, idle)
-        elif idle:
-            data = self._receive_idle(size, deadline)
+        if self._ordinary and not deadline and timeout >= self._kernel:
+            # The way of nearly every read: the kernel's timeout, set once a session, comes before the deadline.
+            # The order decides: first say that we wait, then look for the drain; who requests it does it the other
+            # way round.
+            self._waits = idle
+            try:
+                if idle and self._drain.requested:
+                    raise InterruptedError
+                data = self._recv(size)
+            except BlockingIOError:
+                data = self._receive_late(size, now + timeout)
+            finally:
+                self._waits = False
         else:
-            data = self._receive_plain(size, now, deadline)
+            data = self._receive_otherwise(size, deadline or now + timeout, idle)
         if not data:
+            if idle and self._drain.requested:
+                raise InterruptedError
             raise EOFError("closed by the client")
         self._buffer, self._position = data, 0
         return now
 
-    def _receive_plain(self, size: int, now: float, deadline: float) -> bytes:
-        """The kernel's timeout is set once a session; it is shortened only where a deadline comes before it."""
+    def _receive_otherwise(self, size: int, deadline: float, idle: bool) -> bytes:
+        """With TLS, with a deadline for the whole session, or in the middle of a line or block."""
+        if self._end and self._end < deadline:
+            deadline = self._end
+        if self._tls:
+            return self._receive_tls(size, deadline, idle)
+        self._waits = idle
+        try:
+            if idle and self._drain.requested:
+                raise InterruptedError
+            return self._receive_late(size, deadline)
+        finally:
+            self._waits = False
+
+    def _receive_late(self, size: int, deadline: float) -> bytes:
+        """Where the deadline may come before the kernel's timeout: shorten that for this read."""
         while True:
-            left = deadline - now
+            left = deadline - monotonic()
             if left <= 0:
                 raise TimeoutError
-            if left < self._kernel or self._kernel < self.timeout:
-                self._kernel = max(min(left, self.timeout), 0.001)
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._kernel))
+            wanted = max(min(left, self.timeout), 0.001)
+            if wanted < self._kernel or self._kernel < self.timeout:
+                self._set_kernel_timeout(wanted)
             try:
                 return self._recv(size)
             except BlockingIOError:
-                now = monotonic()
+                pass
 
-    def _receive_idle(self, size: int, deadline: float) -> bytes:
-        # The order decides: first say that we wait, then look for the drain. Whoever requests it looks the other way round.
-        self._waits = True
-        try:
-            if self._drain.requested:
-                raise InterruptedError
-            data = self._receive_plain(size, monotonic(), deadline)
-        finally:
-            self._waits = False
-        if not data and self._drain.requested:
-            raise InterruptedError
-        return data
+    def _set_kernel_timeout(self, seconds: float) -> None:
+        self._kernel = seconds
+        self._ordinary = seconds == self.timeout and not self._end and not self._tls
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
     def _receive_tls(self, size: int, deadline: float, idle: bool) -> bytes:
         sock = self._sock
@@ -219,16 +236,14 @@ class Wire:
     # --- writing
 
     def write(self, data: bytes) -> None:
-        self._output.append(data)
+        self._output += data
 
     def flush(self) -> None:
-        output = self._output
+        output, self._output = self._output, b""
         if not output:
             return
-        data = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
         try:
-            self._send(data)
+            self._send(output)
         except BlockingIOError:
             raise TimeoutError("the client does not read our replies") from None
         except ssl.SSLError as error:
@@ -243,7 +258,8 @@ class Wire:
         self.discard_input()
         try:
             sock = self._context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
-            self._sock, self._recv, self._send, self._tls = sock, sock.recv, sock.sendall, True
+            self._sock, self._recv, self._send = sock, sock.recv, sock.sendall
+            self._tls, self._ordinary = True, False
             sock.settimeout(timeout)
             sock.do_handshake()
         except TimeoutError:

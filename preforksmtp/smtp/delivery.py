@@ -52,7 +52,7 @@ def _collect(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -
                 spool.add(block)
             content = spool.finish()
     message = Message(dialogue.session, transaction, time(), content, spool.file if spool else None, reader.size)
-    return _handle(dialogue, message, _queued(message))
+    return _handle(dialogue, message, Reply.queued(message.id))
 
 
 def _stream(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> Reply:
@@ -62,7 +62,7 @@ def _stream(dialogue: Dialogue, transaction: Transaction, reader: DataReader) ->
     message = Message(dialogue.session, transaction, time(), b"", None, 0)
     with _in_sync(dialogue, reader, spool):
         try:
-            answer = dialogue.ask("stream", _queued(message), dialogue.handler.stream, message, body)
+            answer = dialogue.ask("stream", Reply.queued(message.id), dialogue.handler.stream, message, body)
         finally:
             if body.broken is not None:
                 raise body.broken  # the connection failed: nobody is left to hear what the handler says
@@ -73,10 +73,6 @@ def _stream(dialogue: Dialogue, transaction: Transaction, reader: DataReader) ->
             message.fill(spool.finish(), spool.file)
     message.size = reader.size
     return _handle(dialogue, message, answer) if spool is not None and answer.positive else answer
-
-
-def _queued(message: Message) -> Reply:
-    return Reply(250, f"2.0.0 Ok: queued as {message.id}")
 
 
 def _handle(dialogue: Dialogue, message: Message, standard: Reply) -> Reply:

@@ -71,7 +71,9 @@ class Dialogue:
         """220, or what the handler's connect says instead (RFC 5321 section 3.1)."""
         greeting = self.rules.greeting
         try:
-            self.handler = self.call("__init__", self.hooks.new, self.session)
+            self.handler = self.hooks.shared
+            if self.hooks.new is not None:
+                self.handler = self.call("__init__", self.hooks.new, self.session)
             if self.hooks.connect:
                 greeting = self.ask("connect", greeting, self.handler.connect)
         except Reject as refusal:

@@ -87,8 +87,11 @@ class Hooks:
     `mechanisms` are the AUTH mechanisms that the hooks make possible.
     """
 
-    def __init__(self, new: Callable[[Session], Any], has: frozenset[str], handler: type[Handler] | None = None) -> None:
+    def __init__(
+        self, new: Callable[[Session], Any] | None, has: frozenset[str], handler: type[Handler] | None = None
+    ) -> None:
         self.new = new
+        self.shared: Any = None  # the object of every session, where `new` makes none
         self.handler = handler
         self.has = has
         for name in _HOOKS:  # plain attributes: read at every command
@@ -111,8 +114,9 @@ class Hooks:
     @classmethod
     def of_function(cls, function: Callable[[Message], Any]) -> Hooks:
         """A plain callable: it is the `message` hook of every session."""
-        shared = _FunctionHandler(function)
-        return cls(lambda session: shared, frozenset({"message"}))
+        hooks = cls(None, frozenset({"message"}))
+        hooks.shared = _FunctionHandler(function)
+        return hooks
 
     @classmethod
     def of_class(cls, handler: type[Handler], new: Callable[[Session], Any] | None = None) -> Hooks:

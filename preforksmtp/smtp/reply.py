@@ -55,6 +55,16 @@ class Reply:
             f"{self.code}{' ' if i == last else '-'}{prefix}{line}".rstrip(" ") + "\r\n" for i, line in enumerate(lines)
         ).encode("ascii", "backslashreplace")
 
+    @classmethod
+    def queued(cls, id: str) -> Reply:
+        """The standard reply to an accepted message. Made for each one, so without the checks a foreign text needs."""
+        self = cls.__new__(cls)
+        self.code = 250
+        self.enhanced = "2.0.0"
+        self.lines = (f"Ok: queued as {id}",)
+        self.wire = b"250 2.0.0 Ok: queued as %b\r\n" % id.encode("ascii")
+        return self
+
     @property
     def text(self) -> str:
         """The text without codes, lines joined by a space."""
