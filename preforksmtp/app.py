@@ -118,7 +118,7 @@ def _hooks(text: str, value: Any) -> Hooks:
         )
     if not callable(value):
         raise AppError(f"app {text!r} is {type(value).__name__}, not a callable; a function of one message is expected")
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(type(value), "__call__", None)):  # noqa: B004
         raise AppError(f"app {text!r} is a coroutine function; handlers are plain blocking functions")
     _check_arguments(text, value)
     return Hooks.of_function(value)
@@ -126,7 +126,7 @@ def _hooks(text: str, value: Any) -> Hooks:
 
 def _of_class(text: str, handler: type[Handler], new: Any) -> Hooks:
     for name, method in inspect.getmembers(handler, inspect.iscoroutinefunction):
-        raise AppError(f"app {text!r}: {method.__qualname__} is a coroutine; the hook {name} is a plain blocking method")
+        raise AppError(f"app {text!r}: {method.__qualname__} is a coroutine; {name} must be a plain blocking method")
     hooks = Hooks.of_class(handler, new)
     if not hooks.message and not hooks.stream:
         raise AppError(f"app {text!r}: {handler.__name__} overrides neither message nor stream: mail would be lost")

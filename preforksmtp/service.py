@@ -198,7 +198,8 @@ class SessionJournal:
 
     def handler_failed(self, session: Session, hook: str, error: BaseException) -> None:
         self._row[scoreboard.ERRORS] += 1
-        self._log.error("session %s: the handler's %s raised %s", session.id, hook, type(error).__name__, exc_info=error)
+        name = type(error).__name__
+        self._log.error("session %s: the handler's %s raised %s", session.id, hook, name, exc_info=error)
 
     def timed_out(self, session: Session) -> None:
         self._row[scoreboard.TIMEOUTS] += 1

@@ -151,7 +151,7 @@ def _open_inet(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
     addresses = _resolve(bind)
     for family, address in addresses:
         if bind.port == 0 and listeners:  # ":0": v4 and v6 on the same port
-            address = (address[0], listeners[0].socket.getsockname()[1], *address[2:])
+            address = (address[0], listeners[0].socket.getsockname()[1], *address[2:])  # noqa: PLW2901
         try:
             listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, reuse_port)))
         except OSError as error:

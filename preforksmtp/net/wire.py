@@ -269,7 +269,8 @@ class Wire:
         except OSError as error:
             raise ConnectionError(f"TLS handshake failed: {error.strerror or error}") from None
         cipher = sock.cipher()
-        return TLS(sock.version() or "", cipher[0] if cipher else "", getattr(sock, "sni", "") or "", sock.getpeercert())
+        name = getattr(sock, "sni", "") or ""
+        return TLS(sock.version() or "", cipher[0] if cipher else "", name, sock.getpeercert())
 
     def fileno(self) -> int:
         return self._sock.fileno()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from contextlib import suppress
-from typing import IO
+from typing import IO, Protocol
 
 from . import reply
 from .reply import Reject, Reply
@@ -32,8 +32,29 @@ class BodyFault(Reject):
         self.fatal = fatal
 
 
+class BodyReader(Protocol):
+    """What smtp/delivery.py asks of a body: DataReader here, ChunkReader in smtp/chunks.py."""
+
+    size: int  # octets of content so far
+    fault: BodyFault | None
+
+    @property
+    def last(self) -> bool:
+        """Whether the reply to come is the one to the whole message."""
+
+    def read_whole(self) -> bytes | None: ...
+    def read_block(self) -> bytes: ...
+    def drain(self) -> None:
+        """See that the session is in sync, before the reply where that is possible."""
+
+    def settle(self) -> None:
+        """The same, behind the reply."""
+
+
 class DataReader:
     """Blocks of the body that follows DATA, dots unstuffed. `strict` refuses bare CR and LF."""
+
+    last = True
 
     def __init__(self, wire: Wire, timeout: float, limit: int, strict: bool) -> None:
         self.size = 0
@@ -86,6 +107,9 @@ class DataReader:
                     raise self._fail(BodyFault(reply.TOO_LARGE))
                 return block
         return b""
+
+    def settle(self) -> None:
+        """Nothing: drain has found the end of data."""
 
     def drain(self) -> None:
         """Read and drop the rest of the body, so that the session is in sync. Raises a fatal fault only."""
@@ -180,7 +204,7 @@ class Spool:
 
     def _to_file(self) -> None:
         try:
-            self.file = tempfile.TemporaryFile(dir=self._directory, prefix="preforksmtp-")
+            self.file = tempfile.TemporaryFile(dir=self._directory, prefix="preforksmtp-")  # noqa: SIM115 - lives with the message
             self.file.writelines(self._blocks)
         except OSError as error:
             raise StorageFailed from error

@@ -13,36 +13,57 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from . import reply
-from .body import DataReader, Spool, StorageFailed
+from .body import BodyReader, Spool, StorageFailed
+from .chunks import Abandoned
 from .reply import Reject, Reply
+from .session import Ended
 from .transaction import Message, Transaction
 
 if TYPE_CHECKING:
     from .dialogue import Dialogue
 
 
-def receive(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> None:
+def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> None:
     """Receive the body, have it handled, write the final reply and send it: only then is more read."""
     try:
         if dialogue.hooks.stream:
             answer = _stream(dialogue, transaction, reader)
         else:
             answer = _collect(dialogue, transaction, reader)
+    except Abandoned:
+        return  # the command that did it is read next, and finds the transaction still open
     except Reject as refusal:
         answer = refusal.reply
     dialogue.transaction = None  # RFC 5321 4.1.1.4: the buffers are cleared, whatever the outcome
     dialogue.journal.message(dialogue.session, transaction, reader.size, answer)
-    if reader.fault is not None and reader.fault.fatal:
-        dialogue.end(answer)
-    if answer.code == 421:
-        dialogue.end(answer)
-    if answer.positive:
+    if answer.code < 400:
         dialogue.forgive()
-    dialogue.wire.write(answer.wire)
+    if transaction.refused is not None or dialogue.session.lmtp:
+        _write_each(dialogue, transaction, answer, reader.last)
+    else:
+        dialogue.wire.write(answer.wire)
     dialogue.wire.flush()  # a promise must not wait behind what the client has pipelined
+    if answer.code == 421 or (reader.fault is not None and reader.fault.fatal):
+        raise Ended
+    reader.settle()
 
 
-def _collect(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> Reply:
+def _write_each(dialogue: Dialogue, transaction: Transaction, answer: Reply, last: bool) -> None:
+    """One reply for each recipient: LMTP always (RFC 2033 section 4.2), SMTP with PRDR where they differ."""
+    wire, refused = dialogue.wire, transaction.refused or {}
+    if not last or (not dialogue.session.lmtp and (not refused or answer.code >= 400)):
+        wire.write(answer.wire)
+        return
+    if not dialogue.session.lmtp:
+        wire.write(reply.PRDR_FOLLOWS.wire)
+    for recipient in transaction.recipients:
+        each = refused.get(recipient, answer) if answer.code < 400 else answer
+        wire.write(each.wire)
+    if not dialogue.session.lmtp:
+        wire.write(answer.wire)
+
+
+def _collect(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> Reply:
     """The body whole, then the handler's `message`."""
     content, spool = reader.read_whole(), None
     if content is None:
@@ -55,7 +76,7 @@ def _collect(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -
     return _handle(dialogue, message, Reply.queued(message.id))
 
 
-def _stream(dialogue: Dialogue, transaction: Transaction, reader: DataReader) -> Reply:
+def _stream(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> Reply:
     """The handler's `stream` reads the body off the wire; `message`, where there is one too, gets what it read."""
     spool = Spool(dialogue.rules.spool_threshold, dialogue.rules.spool_dir) if dialogue.hooks.message else None
     body = BodyStream(reader, spool)
@@ -82,7 +103,7 @@ def _handle(dialogue: Dialogue, message: Message, standard: Reply) -> Reply:
 
 
 @contextmanager
-def _in_sync(dialogue: Dialogue, reader: DataReader, spool: Spool | None) -> Iterator[None]:
+def _in_sync(dialogue: Dialogue, reader: BodyReader, spool: Spool | None) -> Iterator[None]:
     """Whatever refuses the body inside, read the rest of it, so that the next command is found."""
     try:
         yield
@@ -105,7 +126,7 @@ class ConnectionBroken(Reject):
 class BodyStream(BufferedIOBase):
     """The body as a handler's `stream` reads it, straight off the wire: nothing is read before it is asked for."""
 
-    def __init__(self, reader: DataReader, spool: Spool | None) -> None:
+    def __init__(self, reader: BodyReader, spool: Spool | None) -> None:
         self.broken: Exception | None = None
         self._reader = reader
         self._spool = spool
@@ -180,7 +201,7 @@ class BodyStream(BufferedIOBase):
             raise self._reader.fault
         try:
             block = self._reader.read_block()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, Ended) as error:
             self.broken = error
             raise ConnectionBroken from error
         if self._spool is not None:

@@ -7,25 +7,22 @@ with its traceback and answered 451. Faults of the connection end the dialogue (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from time import monotonic
 from typing import Any
 
 from . import command, reply
+from .extensions import Standing
 from .journal import Journal
 from .reply import Reject, Reply
-from .rules import Rules
-from .session import Session
+from .rules import Offer, Rules
+from .session import Ended, Session
 from .transaction import Transaction
-from .verbs import AUTH, TLS, VERBS, missing
+from .verbs import AUTH, HELO, TLS, TRANSACTION, VERBS, missing
 from .wire import Wire
 
 # The replies that count as a bad command (--max-errors): the client's doing, whatever a handler thinks of its mail.
 _BAD_COMMAND = frozenset((500, 501, 502, 503, 504, 530, 535, 538, 555))
-
-
-class Ended(Exception):
-    """The session is over, and what was to be said is written."""
 
 
 class Dialogue:
@@ -33,8 +30,10 @@ class Dialogue:
 
     __slots__ = (
         "_errors", "_needs", "_transactions", "handler", "hooks", "journal", "quit", "refused", "rules", "session",
-        "transaction", "wire",
+        "transaction", "wire", "xclient", "xforward",
     )  # fmt: skip
+
+    BEFORE_CHUNK = TLS | HELO | TRANSACTION
 
     def __init__(self, wire: Wire, session: Session, rules: Rules, journal: Journal) -> None:
         self.wire = wire
@@ -44,6 +43,7 @@ class Dialogue:
         self.journal = journal
         self.handler: Any = None
         self.transaction: Transaction | None = None
+        self.xclient = self.xforward = False  # whether this client is trusted to use them
         self.quit = False  # the client has said goodbye
         self.refused = False  # by the handler's connect: only QUIT is left
         self._needs = ~((0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH))
@@ -105,9 +105,40 @@ class Dialogue:
                 answer = refusal.reply
             if answer is not None:
                 if answer.code >= 400:
-                    self._refuse(answer)
+                    self.answer(answer)
                 else:
                     wire.write(answer.wire)
+
+    def read_command(self) -> tuple[str, str, bytes]:
+        """The next command, its argument and its line, where the ordinary loop does not read: between two chunks."""
+        while True:
+            line = self.wire.read_line(command.AUTH_LINE_OCTETS, self.rules.command_timeout)
+            try:
+                if line is None:
+                    raise Reject(reply.LINE_TOO_LONG)
+                name, _, argument = command.decode(line).partition(" ")
+                return name.upper(), argument, line
+            except Reject as refusal:
+                self.answer(refusal.reply)
+
+    def execute(self, name: str, argument: str, line: bytes, allowed: Container[str]) -> None:
+        """Run one command that read_command returned, if it is `allowed`."""
+        try:
+            verb = VERBS.get(name)
+            if verb is None or len(line) > verb.octets:
+                verb = self._exceptional(name, line, command.decode(line))
+            if name not in allowed:
+                raise Reject(reply.CHUNKS_OPEN)
+            missing(self, verb.needs & self._needs, argument)
+            answer = verb.run(self, argument)
+        except Reject as refusal:
+            answer = refusal.reply
+        if answer is not None:
+            self.answer(answer)
+
+    def require(self, needs: int) -> None:
+        """Refuse where one of `needs` (see smtp/verbs.py) is missing."""
+        missing(self, needs & self._needs, "")
 
     def _exceptional(self, name: str, line: bytes, text: str) -> Any:
         """What to do with a command that is unknown, too long, or comes after the session was refused."""
@@ -123,8 +154,8 @@ class Dialogue:
             raise Reject(reply.REFUSED_SESSION)
         return verb
 
-    def _refuse(self, answer: Reply) -> None:
-        """Write a negative reply; end the session with 421 where it says so, or after too many bad commands."""
+    def answer(self, answer: Reply) -> None:
+        """Write a reply; end the session with 421 where it says so, or after too many bad commands."""
         if answer.code == 421:
             self.end(answer)
         if answer.code in _BAD_COMMAND:
@@ -159,6 +190,13 @@ class Dialogue:
         """Run one hook that answers a command: None is the standard reply, a str its text, a Reply itself."""
         answer: Reply = self.call(hook, _answer, standard, function, *arguments)
         return answer
+
+    def offer(self) -> Offer:
+        """The extensions this client is offered now."""
+        session = self.session
+        return self.rules.offer(
+            Standing(session.tls is not None, session.user is not None, self.xclient, self.xforward)
+        )
 
     # --- the transaction
 

@@ -1,100 +1,102 @@
-"""Service extensions: the EHLO keywords offered, and the parameters they add to MAIL and RCPT.
+"""Service extensions: KEYWORDS, the table of what EHLO offers to whom.
 
-Both are tables: an extension is a row in KEYWORDS and a row for each parameter. A keyword's row says when it is
-offered and what stands behind it; a parameter's row turns its text into the value handlers see, or refuses it.
+An extension is a row here and, where it has parameters, a row for each in smtp/parameters.py. A row says when the
+extension is offered, which is only where it is wholly honoured, and what stands behind its keyword.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-from . import reply
-from .reply import Reject
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .rules import Rules
 
-# keyword -> (rules, tls, authenticated) -> None: not offered; "" or what follows the keyword
-KEYWORDS: dict[str, Callable[[Rules, bool, bool], str | None]] = {
-    "PIPELINING": lambda rules, tls, authenticated: "",  # RFC 2920
-    "SIZE": lambda rules, tls, authenticated: str(rules.max_message_size or ""),  # RFC 1870
-    "8BITMIME": lambda rules, tls, authenticated: "",  # RFC 6152
-    "SMTPUTF8": lambda rules, tls, authenticated: "",  # RFC 6531
-    "ENHANCEDSTATUSCODES": lambda rules, tls, authenticated: "",  # RFC 2034
-    "STARTTLS": lambda rules, tls, authenticated: "" if rules.offer_tls and not tls else None,  # RFC 3207
-    "AUTH": lambda rules, tls, authenticated: (  # RFC 4954
-        None if authenticated else " ".join(rules.offered_mechanisms(tls)) or None
+
+class Standing(NamedTuple):
+    """What decides what a client is offered."""
+
+    tls: bool = False
+    authenticated: bool = False
+    xclient: bool = False  # trusted to say XCLIENT, XFORWARD
+    xforward: bool = False
+
+
+# What a handler may declare in `Handler.extensions`, and the default of what stands behind the keyword.
+DECLARED = {
+    "MT-PRIORITY": "",
+    "DELIVERBY": "",  # or the least seconds
+    "FUTURERELEASE": "604800",  # the most seconds
+    "RRVS": "",
+    "PRDR": "",
+}
+
+
+def _declared(keyword: str) -> Callable[[Rules, Standing], str | None]:
+    return lambda rules, standing: rules.hooks.extensions.get(keyword)
+
+
+def _limits(rules: Rules, standing: Standing) -> str | None:
+    """RFC 9422."""
+    limits = {"RCPTMAX": rules.max_recipients, "MAILMAX": rules.max_messages}
+    return " ".join(f"{name}={limit}" for name, limit in limits.items() if limit) or None
+
+
+def _future_release(rules: Rules, standing: Standing) -> str | None:
+    """RFC 4865 section 3: the most seconds, and the date they come to."""
+    seconds = rules.hooks.extensions.get("FUTURERELEASE")
+    if seconds is None:
+        return None
+    until = datetime.now(timezone.utc) + timedelta(seconds=int(seconds))
+    return f"{seconds} {until:%Y-%m-%dT%H:%M:%SZ}"
+
+
+# (rules, standing) -> None: not offered; "" or what follows the keyword
+KEYWORDS: dict[str, Callable[[Rules, Standing], str | None]] = {
+    "PIPELINING": lambda rules, standing: "",  # RFC 2920
+    "SIZE": lambda rules, standing: str(rules.max_message_size or ""),  # RFC 1870
+    "8BITMIME": lambda rules, standing: "",  # RFC 6152
+    "SMTPUTF8": lambda rules, standing: "",  # RFC 6531
+    "ENHANCEDSTATUSCODES": lambda rules, standing: "",  # RFC 2034
+    "CHUNKING": lambda rules, standing: "",  # RFC 3030
+    "BINARYMIME": lambda rules, standing: "",  # RFC 3030
+    "DSN": lambda rules, standing: "",  # RFC 3461
+    "STARTTLS": lambda rules, standing: "" if rules.offer_tls and not standing.tls else None,  # RFC 3207
+    "AUTH": lambda rules, standing: (  # RFC 4954
+        None if standing.authenticated else " ".join(rules.offered_mechanisms(standing.tls)) or None
     ),
-    "HELP": lambda rules, tls, authenticated: "",
+    "REQUIRETLS": lambda rules, standing: "" if standing.tls and not rules.lmtp else None,  # RFC 8689
+    "LIMITS": _limits,  # RFC 9422
+    "MT-PRIORITY": _declared("MT-PRIORITY"),  # RFC 6710
+    "DELIVERBY": _declared("DELIVERBY"),  # RFC 2852
+    "FUTURERELEASE": _future_release,  # RFC 4865
+    "RRVS": _declared("RRVS"),  # RFC 7293
+    "PRDR": lambda rules, standing: None if rules.lmtp else rules.hooks.extensions.get("PRDR"),  # draft-hall-prdr
+    "ETRN": lambda rules, standing: "" if rules.hooks.etrn else None,  # RFC 1985
+    "HELP": lambda rules, standing: "",
+    "XCLIENT": lambda rules, standing: (
+        "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT" if standing.xclient else None
+    ),
+    "XFORWARD": lambda rules, standing: "NAME ADDR PORT PROTO HELO IDENT SOURCE" if standing.xforward else None,
 }
 
 
-def keywords(rules: Rules, tls: bool, authenticated: bool) -> list[str]:
-    """The lines of an EHLO reply below its first."""
-    offered = ((keyword, offer(rules, tls, authenticated)) for keyword, offer in KEYWORDS.items())
-    return [f"{keyword} {value}".rstrip() for keyword, value in offered if value is not None]
+def offered(rules: Rules, standing: Standing) -> dict[str, str]:
+    """The keywords offered, with what follows each."""
+    found = ((keyword, offer(rules, standing)) for keyword, offer in KEYWORDS.items())
+    return {keyword: value for keyword, value in found if value is not None}
 
 
-def _size(value: str | None) -> int:
-    if value is None or not (value.isascii() and value.isdigit()) or len(value) > 20:
-        raise Reject(reply.BAD_PARAMETER)
-    return int(value)
-
-
-def _body(value: str | None) -> str:
-    body = (value or "").upper()
-    if body not in ("7BIT", "8BITMIME"):
-        raise Reject(reply.BAD_PARAMETER)
-    return body
-
-
-def _flag(value: str | None) -> bool:
-    if value is not None:
-        raise Reject(reply.BAD_PARAMETER)
-    return True
-
-
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
-_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
-
-
-def decode_xtext(value: str | None) -> str:
-    """xtext (RFC 3461 section 4) decoded; control characters, which could forge lines later, are refused."""
-    if not value or _XTEXT.fullmatch(value) is None:
-        raise Reject(reply.BAD_PARAMETER)
-    if "+" not in value:
-        return value
-    text = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), value)
-    if not text.isascii() or not text.isprintable():
-        raise Reject(reply.BAD_PARAMETER)
-    return text
-
-
-def _submitter(value: str | None) -> str:
-    """AUTH= of MAIL (RFC 4954 section 5): who submitted it first, "" for `<>`."""
-    text = decode_xtext(value)
-    return "" if text == "<>" else text
-
-
-MAIL_PARAMETERS: Mapping[str, Callable[[str | None], Any]] = {
-    "SIZE": _size,  # RFC 1870
-    "BODY": _body,  # RFC 6152
-    "SMTPUTF8": _flag,  # RFC 6531
-    "AUTH": _submitter,  # RFC 4954
-}
-RCPT_PARAMETERS: Mapping[str, Callable[[str | None], Any]] = {}
-
-
-def read_parameters(
-    given: Mapping[str, str | None], known: Mapping[str, Callable[[str | None], Any]]
-) -> dict[str, Any]:
-    """The values of the parameters given, each by its row in the table `known`: unknown 555, malformed 501."""
-    values = {}
-    for keyword, text in given.items():
-        row = known.get(keyword)
-        if row is None:
-            raise Reject(reply.UNKNOWN_PARAMETER)
-        values[keyword] = row(text)
-    return values
+def read_declared(extensions: Any) -> dict[str, str]:
+    """`Handler.extensions`: names, or a mapping of names to values. Raises ValueError for a name not in DECLARED."""
+    values = dict(extensions) if hasattr(extensions, "keys") else dict.fromkeys(extensions)
+    read = {}
+    for name, value in values.items():
+        keyword = str(name).upper()
+        if keyword not in DECLARED:
+            raise ValueError(f"extensions: {name!r} is none of {', '.join(DECLARED)}")
+        if value is not None and not str(value).isdigit() and keyword != "MT-PRIORITY":
+            raise ValueError(f"extensions: {name} takes a number of seconds, not {value!r}")
+        read[keyword] = DECLARED[keyword] if value is None else str(value)
+    return read

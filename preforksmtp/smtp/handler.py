@@ -5,8 +5,10 @@ What a handler overrides decides what the server offers; what it does not overri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .extensions import read_declared
 
 if TYPE_CHECKING:
     from .reply import Reply
@@ -23,6 +25,9 @@ class Handler:
     """
 
     session: Session
+    # Extensions of the mail's envelope that this handler honours, beyond those every handler has: some of
+    # MT-PRIORITY, DELIVERBY, FUTURERELEASE, RRVS and PRDR; as a mapping {"FUTURERELEASE": 86400} with their values.
+    extensions: Iterable[str] | Mapping[str, int | None] = ()
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -57,17 +62,23 @@ class Handler:
     def stream(self, message: Message, body: BinaryIO) -> Reply | str | None:
         """The body as it arrives: read `body` or iterate over its blocks; a slow reader slows the client.
 
-        A fault (too large, bare newline, timeout, disconnect) is raised inside the loop over `body`, so commit after it.
+        A fault (too large, bare newline, timeout, disconnect) is raised inside the loop over `body`: commit after it.
         """
 
     def message(self, message: Message) -> Reply | str | None:
-        """The message is complete. Return after it is stored: the client then has our promise (RFC 5321 section 6.1)."""
+        """The message is complete. Return once it is stored: the client then has our promise (RFC 5321 section 6.1)."""
 
     def verify(self, argument: str) -> Reply | str | None:
         """VRFY. The standard reply is 252: cannot verify, will try (RFC 5321 section 3.5)."""
 
     def expand(self, argument: str) -> Reply | str | None:
         """EXPN: the members of a mailing list (RFC 5321 section 3.5)."""
+
+    def etrn(self, argument: str) -> Reply | str | None:
+        """ETRN: start delivering the mail queued for `argument` (RFC 1985). Overriding it offers ETRN."""
+
+    def help(self, argument: str) -> Reply | str | None:
+        """HELP. The standard reply lists the commands (RFC 5321 section 4.1.1.8)."""
 
     def reset(self) -> None:
         """An open transaction was abandoned: RSET, or EHLO, HELO and STARTTLS, which equal it."""
@@ -77,7 +88,8 @@ class Handler:
 
 
 _HOOKS = (
-    "connect", "helo", "authenticate", "mail", "rcpt", "data", "stream", "message", "verify", "expand", "reset", "close",
+    "connect", "helo", "authenticate", "mail", "rcpt", "data", "stream", "message", "verify", "expand", "etrn", "help",
+    "reset", "close",
 )  # fmt: skip
 
 
@@ -94,6 +106,7 @@ class Hooks:
         self.shared: Any = None  # the object of every session, where `new` makes none
         self.handler = handler
         self.has = has
+        self.extensions: dict[str, str] = read_declared(handler.extensions if handler is not None else ())
         for name in _HOOKS:  # plain attributes: read at every command
             setattr(self, name, name in has)
         self.mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN") if self.authenticate else ()
@@ -108,6 +121,8 @@ class Hooks:
     message: bool
     verify: bool
     expand: bool
+    etrn: bool
+    help: bool
     reset: bool
     close: bool
 
@@ -115,6 +130,7 @@ class Hooks:
     def of_function(cls, function: Callable[[Message], Any]) -> Hooks:
         """A plain callable: it is the `message` hook of every session."""
         hooks = cls(None, frozenset({"message"}))
+        hooks.extensions = read_declared(getattr(function, "extensions", ()))
         hooks.shared = _FunctionHandler(function)
         return hooks
 

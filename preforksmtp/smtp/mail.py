@@ -1,4 +1,4 @@
-"""The commands of a mail transaction: MAIL, RCPT and DATA (RFC 5321 section 3.3)."""
+"""The commands of a mail transaction: MAIL, RCPT, DATA (RFC 5321 section 3.3) and BDAT (RFC 3030)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from . import reply
 from .address import parse_forward_path, parse_reverse_path
 from .body import DataReader
+from .chunks import ChunkReader, drop_chunk, parse_chunk
 from .command import parse_parameters
 from .delivery import receive
-from .extensions import MAIL_PARAMETERS, RCPT_PARAMETERS, read_parameters
+from .parameters import read_parameters
 from .reply import Reject, Reply
 from .transaction import Recipient, Transaction
 
@@ -29,7 +30,7 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
     sender, end = parse_reverse_path(path)
     params = {}
     if end < len(path):
-        params = read_parameters(parse_parameters(path[end:]), MAIL_PARAMETERS)
+        params = read_parameters(parse_parameters(path[end:]), dialogue.offer().mail_parameters)
         limit = dialogue.rules.max_message_size
         if limit and params.get("SIZE", 0) > limit:
             raise Reject(reply.TOO_LARGE)
@@ -54,7 +55,7 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply:
     mailbox, end = parse_forward_path(path)
     params = {}
     if end < len(path):
-        params = read_parameters(parse_parameters(path[end:]), RCPT_PARAMETERS)
+        params = read_parameters(parse_parameters(path[end:]), dialogue.offer().rcpt_parameters)
     if not argument.isascii() and "SMTPUTF8" not in transaction.params:
         raise Reject(reply.UTF8_NOT_REQUESTED)
     if 0 < dialogue.rules.max_recipients <= len(transaction.recipients):
@@ -72,10 +73,9 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply:
 def data(dialogue: Dialogue, argument: str) -> None:
     """RFC 5321 section 4.1.1.4."""
     transaction = _open_transaction(dialogue)
-    if not transaction.recipients:
-        raise Reject(reply.NO_VALID_RECIPIENTS)
-    if dialogue.hooks.data:
-        dialogue.call("data", dialogue.handler.data)
+    if transaction.params.get("BODY") == "BINARYMIME":  # RFC 3030 section 3
+        raise Reject(reply.BINARY_NEEDS_BDAT)
+    _before_body(dialogue, transaction)
     dialogue.wire.write(reply.START_MAIL_INPUT.wire)
     rules = dialogue.rules
     receive(
@@ -83,6 +83,29 @@ def data(dialogue: Dialogue, argument: str) -> None:
         transaction,
         DataReader(dialogue.wire, rules.data_timeout, rules.max_message_size, not rules.accept_bare_newlines),
     )
+
+
+def bdat(dialogue: Dialogue, argument: str) -> None:
+    """RFC 3030 section 2. The chunk follows in any case: what is refused is read and dropped."""
+    size, last = parse_chunk(argument)
+    try:
+        dialogue.require(dialogue.BEFORE_CHUNK)
+        transaction = _open_transaction(dialogue)
+        _before_body(dialogue, transaction)
+    except Reject as refusal:
+        dialogue.answer(refusal.reply)
+        dialogue.wire.flush()
+        drop_chunk(dialogue.wire, size, dialogue.rules.data_timeout)
+        return
+    receive(dialogue, transaction, ChunkReader(dialogue, size, last))
+
+
+def _before_body(dialogue: Dialogue, transaction: Transaction) -> None:
+    if not transaction.recipients:
+        # RFC 5321 4.1.1.4 leaves the choice; RFC 2033 4.2 does not
+        raise Reject(reply.RECIPIENT_FIRST if dialogue.session.lmtp else reply.NO_VALID_RECIPIENTS)
+    if dialogue.hooks.data:
+        dialogue.call("data", dialogue.handler.data)
 
 
 def _open_transaction(dialogue: Dialogue) -> Transaction:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .extensions import keywords
+from .extensions import Standing, offered
 from .handler import Hooks
+from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from .reply import Reply
 
 
@@ -21,6 +22,7 @@ class Rules:
     lmtp: bool = False
     max_message_size: int = 33554432
     max_recipients: int = 1000
+    max_messages: int = 0  # in one session
     max_errors: int = 10
     command_timeout: float = 300.0
     data_timeout: float = 180.0
@@ -36,7 +38,7 @@ class Rules:
     greeting: Reply = field(init=False)
     helo: Reply = field(init=False)
     mechanisms: tuple[str, ...] = field(init=False)
-    _ehlo: dict[tuple[bool, bool], Reply] = field(init=False, default_factory=dict)
+    _offers: dict[Standing, Offer] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.greeting = Reply(220, f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'} preforksmtp", bare=True)
@@ -48,10 +50,34 @@ class Rules:
         """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4)."""
         return self.mechanisms if tls or self.allow_insecure_auth else ()
 
-    def ehlo(self, tls: bool, authenticated: bool) -> Reply:
+    def offer(self, standing: Standing) -> Offer:
+        """What a client of this standing is offered."""
+        offer = self._offers.get(standing)
+        if offer is None:
+            offer = self._offers[standing] = Offer(self, standing)
+        return offer
+
+
+class Offer:
+    """The extensions offered to clients of one standing, as the EHLO reply and as the parameters they may use."""
+
+    def __init__(self, rules: Rules, standing: Standing) -> None:
+        self._rules = rules
+        self._standing = standing
+        keywords = offered(rules, standing)
+        self._reply = None if "FUTURERELEASE" in keywords else self._encode(keywords)
+        self.mail_parameters = _known(MAIL_PARAMETERS, keywords)
+        self.rcpt_parameters = _known(RCPT_PARAMETERS, keywords)
+
+    @property
+    def ehlo(self) -> Reply:
         """The reply to EHLO or LHLO: the greeting domain and one keyword a line (RFC 5321 section 4.1.1.1)."""
-        key = (tls, authenticated)
-        reply = self._ehlo.get(key)
-        if reply is None:
-            reply = self._ehlo[key] = Reply(250, [self.hostname, *keywords(self, tls, authenticated)], bare=True)
-        return reply
+        return self._reply or self._encode(offered(self._rules, self._standing))  # a keyword with a date in it
+
+    def _encode(self, keywords: dict[str, str]) -> Reply:
+        lines = [f"{keyword} {value}".rstrip() for keyword, value in keywords.items()]
+        return Reply(250, [self._rules.hostname, *lines], bare=True)
+
+
+def _known(table: dict[str, Parameter], keywords: dict[str, str]) -> Parameters:
+    return {name: row.read for name, row in table.items() if not row.extension or row.extension in keywords}

@@ -7,6 +7,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 
+class Ended(Exception):
+    """The session is over, and what was to be said is written."""
+
+
 class Endpoint(NamedTuple):
     """One end of a connection: an address and a port; ("unix", 0) for a unix socket."""
 
@@ -14,7 +18,9 @@ class Endpoint(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}" if self.port else self.host
+        if not self.port:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Session:

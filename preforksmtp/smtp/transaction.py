@@ -10,6 +10,7 @@ from email.parser import BytesHeaderParser, BytesParser
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from . import trace
+from .reply import Reject, Reply
 
 if TYPE_CHECKING:
     from .session import Session
@@ -34,7 +35,7 @@ class Recipient(str):
 class Transaction:
     """What MAIL and RCPT have said so far (RFC 5321 section 3.3)."""
 
-    __slots__ = ("id", "params", "recipients", "sender", "started")
+    __slots__ = ("id", "params", "recipients", "refused", "sender", "started")
 
     def __init__(self, id: str, sender: str, params: dict[str, Any], started: float) -> None:
         self.id = id
@@ -42,6 +43,7 @@ class Transaction:
         self.params = params
         self.recipients: list[Recipient] = []
         self.started = started
+        self.refused: dict[str, Reply] | None = None  # recipients refused after the body (LMTP, PRDR)
 
 
 class Message:
@@ -56,12 +58,21 @@ class Message:
     time        when it was complete, seconds since the epoch
     """
 
-    __slots__ = ("_content", "_headers", "_spool", "id", "params", "recipients", "sender", "session", "size", "time")
+    __slots__ = (
+        "_content", "_headers", "_spool", "_transaction", "id", "params", "recipients", "sender", "session", "size", "time",
+    )  # fmt: skip
 
     def __init__(
-        self, session: Session, transaction: Transaction, time: float, content: bytes, spool: IO[bytes] | None, size: int
+        self,
+        session: Session,
+        transaction: Transaction,
+        time: float,
+        content: bytes,
+        spool: IO[bytes] | None,
+        size: int,
     ) -> None:
         self.session = session
+        self._transaction = transaction
         self.id = transaction.id
         self.sender = transaction.sender
         self.recipients = transaction.recipients
@@ -88,6 +99,28 @@ class Message:
         if self._spool is None:
             return io.BytesIO(self._content)
         return cast(BinaryIO, io.BufferedReader(_SpoolReader(self._spool), 65536))
+
+    @property
+    def per_recipient(self) -> bool:
+        """Whether this client can hear of each recipient alone: an LMTP session, or PRDR was asked for."""
+        return self.session.lmtp or "PRDR" in self.params
+
+    def reject(self, recipient: str, reply: Reply | Reject) -> None:
+        """Refuse the message for one recipient only (RFC 2033 section 4.2); the others get what the handler returns.
+
+        Raises ValueError where `per_recipient` is false (plain SMTP has one reply for all), for a recipient that is
+        none of the message's, and for a reply that is not 4xx or 5xx.
+        """
+        answer = reply.reply if isinstance(reply, Reject) else reply
+        if not self.per_recipient:
+            raise ValueError("plain SMTP has one reply for all recipients; ask message.per_recipient first")
+        if recipient not in self.recipients:
+            raise ValueError(f"{recipient!r} is not a recipient of this message")
+        if answer.code < 400:
+            raise ValueError(f"{answer!r} does not refuse")
+        if self._transaction.refused is None:
+            self._transaction.refused = {}
+        self._transaction.refused[recipient] = answer
 
     @property
     def received(self) -> str:

@@ -13,7 +13,7 @@ from . import reply
 from .address import is_helo_name
 from .auth import auth
 from .command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS
-from .mail import data, mail, rcpt
+from .mail import bdat, data, mail, rcpt
 from .reply import Reject, Reply
 
 if TYPE_CHECKING:
@@ -50,17 +50,24 @@ def missing(dialogue: Dialogue, needs: int, argument: str) -> None:
 def ehlo(dialogue: Dialogue, name: str) -> Reply:
     """RFC 5321 section 4.1.1.1."""
     _introduce(dialogue, name, esmtp=True)
-    session = dialogue.session
-    return dialogue.rules.ehlo(session.tls is not None, session.user is not None)
+    return dialogue.offer().ehlo
 
 
 def helo(dialogue: Dialogue, name: str) -> Reply:
-    """RFC 5321 section 4.1.1.1; an LMTP client says LHLO instead (RFC 2033 section 4.1)."""
+    """RFC 5321 section 4.1.1.1."""
     _introduce(dialogue, name, esmtp=False)
     return dialogue.rules.helo
 
 
-def _introduce(dialogue: Dialogue, name: str, esmtp: bool) -> None:
+def lhlo(dialogue: Dialogue, name: str) -> Reply:
+    """RFC 2033 section 4.1: the one greeting of an LMTP session, and of no other."""
+    _introduce(dialogue, name, esmtp=True, lmtp=True)
+    return dialogue.offer().ehlo
+
+
+def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -> None:
+    if lmtp != dialogue.session.lmtp:
+        raise Reject(reply.UNRECOGNIZED)
     name = name.strip()
     if not is_helo_name(name):
         raise Reject(reply.NEEDS_DOMAIN)
@@ -115,22 +122,34 @@ def expn(dialogue: Dialogue, argument: str) -> Reply:
     return dialogue.ask("expand", reply.NOT_IMPLEMENTED, dialogue.handler.expand, argument.strip())
 
 
+def etrn(dialogue: Dialogue, argument: str) -> Reply:
+    """RFC 1985."""
+    if not dialogue.hooks.etrn:
+        return reply.NOT_IMPLEMENTED
+    return dialogue.ask("etrn", reply.QUEUING_STARTED, dialogue.handler.etrn, argument.strip())
+
+
 def help_(dialogue: Dialogue, argument: str) -> Reply:
-    return _HELP
+    if not dialogue.hooks.help:
+        return _HELP
+    return dialogue.ask("help", _HELP, dialogue.handler.help, argument.strip())
 
 
 VERBS: dict[str, Verb] = {
     "HELO": Verb(helo, TLS),
     "EHLO": Verb(ehlo, 0),
+    "LHLO": Verb(lhlo, 0),
     "STARTTLS": Verb(starttls, NO_ARGUMENT),
     "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS),
     "MAIL": Verb(mail, TLS | HELO | AUTH),
     "RCPT": Verb(rcpt, TLS | HELO | TRANSACTION),
     "DATA": Verb(data, TLS | HELO | TRANSACTION | NO_ARGUMENT),
+    "BDAT": Verb(bdat, 0),  # it says itself what it needs: its chunk must be read in any case
     "RSET": Verb(rset, TLS | NO_ARGUMENT),
     "NOOP": Verb(noop, 0),
     "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT),
     "EXPN": Verb(expn, TLS | AUTH | ARGUMENT),
+    "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT),
     "HELP": Verb(help_, TLS),
     "QUIT": Verb(quit_, NO_ARGUMENT),
 }

@@ -1,0 +1,130 @@
+"""BDAT: a body that comes in counted chunks (RFC 3030).
+
+ChunkReader yields blocks like smtp/body.DataReader, over as many BDAT commands as the client sends: where a chunk ends
+it acknowledges it and runs the commands that come until the next one. Chunks are never looked into: what they hold is
+content. A command that abandons the message (RSET and its equals, QUIT) is put back for the dialogue to run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import reply
+from .body import BodyFault
+from .reply import Reject, Reply
+
+if TYPE_CHECKING:
+    from .dialogue import Dialogue
+    from .wire import Wire
+
+_READ = 65536
+# What may stand between two chunks without ending the message (RFC 3030 section 2 leaves the rest out of order).
+_BETWEEN = frozenset(("NOOP", "VRFY", "EXPN", "HELP"))
+_ABANDON = frozenset(("RSET", "QUIT", "EHLO", "HELO", "LHLO", "STARTTLS", "XCLIENT"))
+
+
+class Abandoned(Reject):
+    """The client gave the message up between two chunks; raised in a handler that reads the body."""
+
+    def __init__(self) -> None:
+        super().__init__(451, "4.5.0 Message abandoned by the client")
+
+
+def parse_chunk(argument: str) -> tuple[int, bool]:
+    """The argument of BDAT: the size of the chunk, and whether it is the last (RFC 3030 section 2)."""
+    words = argument.split()
+    if not 1 <= len(words) <= 2 or not (words[0].isascii() and words[0].isdigit()) or len(words[0]) > 20:
+        raise Reject(reply.BDAT_SYNTAX)
+    if len(words) == 2 and words[1].upper() != "LAST":
+        raise Reject(reply.BDAT_SYNTAX)
+    return int(words[0]), len(words) == 2
+
+
+def drop_chunk(wire: Wire, size: int, timeout: float) -> None:
+    """Read `size` octets and forget them, so that the next command is found."""
+    while size:
+        block = wire.read_block(min(size, _READ), timeout)
+        if len(block) > size:
+            wire.push_back(block[size:])
+            return
+        size -= len(block)
+
+
+class ChunkReader:
+    """The body that begins with the chunk of `argument`."""
+
+    def __init__(self, dialogue: Dialogue, size: int, last: bool) -> None:
+        self.size = 0
+        self.fault: BodyFault | None = None
+        self.finished = False
+        self._dialogue = dialogue
+        self._wire = dialogue.wire
+        self._timeout = dialogue.rules.data_timeout
+        self._limit = dialogue.rules.max_message_size
+        self._left = self._chunk = size
+        self._last = last
+        self._unchecked = True  # the size of this chunk against the limit
+
+    def read_whole(self) -> bytes | None:
+        return None
+
+    def read_block(self) -> bytes:
+        """The next block, b"" at the end of the last chunk. Raises BodyFault, or Abandoned."""
+        while not self.finished:
+            if self._unchecked:
+                self._check_size()
+            if self._left:
+                block = self._wire.read_block(min(self._left, _READ), self._timeout)
+                if len(block) > self._left:
+                    self._wire.push_back(block[self._left :])
+                    block = block[: self._left]
+                self._left -= len(block)
+                self.size += len(block)
+                return block
+            if self._last:
+                self.finished = True
+            else:
+                self._dialogue.answer(Reply(250, f"2.0.0 {self._chunk} octets received"))
+                self._wire.flush()
+                self._await_chunk()
+        return b""
+
+    def drain(self) -> None:
+        """Nothing: the rest of the chunk is dropped behind the reply. Chunks that follow find no transaction."""
+        self.finished = True
+
+    def settle(self) -> None:
+        """Drop what is left of the chunk, so that the next command is found."""
+        drop_chunk(self._wire, self._left, self._timeout)
+        self._left = 0
+
+    @property
+    def last(self) -> bool:
+        """Whether the chunk that is being answered is the last."""
+        return self._last
+
+    def _check_size(self) -> None:
+        """Refuse a message as soon as it is announced to be too large: the client may still send the chunk."""
+        self._unchecked = False
+        if self._limit and self.size + self._left > self._limit:
+            self.fault = BodyFault(reply.TOO_LARGE)
+            raise self.fault
+
+    def _await_chunk(self) -> None:
+        """Run what comes between two chunks."""
+        dialogue = self._dialogue
+        while True:
+            name, argument, line = dialogue.read_command()
+            if name == "BDAT":
+                try:
+                    self._chunk, self._last = parse_chunk(argument)
+                except Reject as refusal:
+                    dialogue.answer(refusal.reply)
+                    continue
+                self._left, self._unchecked = self._chunk, True
+                return
+            if name in _ABANDON:
+                self._wire.push_back(line)
+                self.finished = True
+                raise Abandoned
+            dialogue.execute(name, argument, line, _BETWEEN)

@@ -1,0 +1,202 @@
+"""The parameters that extensions add to MAIL and RCPT: a table of rows, each with the function that reads the value.
+
+Text in, the value handlers see out, or Reject: malformed 501, unknown or not offered to this session 555.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from . import reply
+from .reply import Reject
+
+
+class Parameter(NamedTuple):
+    extension: str  # the EHLO keyword that must be offered; "" = accepted from everybody
+    read: Callable[[str | None], Any]
+
+
+Parameters = Mapping[str, Callable[[str | None], Any]]
+
+
+def read_parameters(given: Mapping[str, str | None], known: Parameters) -> dict[str, Any]:
+    """The values of the parameters given, each by its row of the table `known`."""
+    values = {}
+    for keyword, text in given.items():
+        read = known.get(keyword)
+        if read is None:
+            raise Reject(reply.UNKNOWN_PARAMETER)
+        values[keyword] = read(text)
+    if "HOLDFOR" in values and "HOLDUNTIL" in values:  # RFC 4865 section 5
+        raise Reject(reply.BAD_PARAMETER)
+    return values
+
+
+def _need(value: str | None, condition: bool) -> str:
+    if value is None or not condition:
+        raise Reject(reply.BAD_PARAMETER)
+    return value
+
+
+def _size(value: str | None) -> int:
+    """RFC 1870: up to 20 digits."""
+    digits = value or ""
+    return int(_need(value, digits.isascii() and digits.isdigit() and len(digits) <= 20))
+
+
+def _one_of(*words: str) -> Callable[[str | None], str]:
+    def read(value: str | None) -> str:
+        word = (value or "").upper()
+        _need(value, word in words)
+        return word
+
+    return read
+
+
+def _flag(value: str | None) -> bool:
+    if value is not None:
+        raise Reject(reply.BAD_PARAMETER)
+    return True
+
+
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
+_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
+
+
+def decode_xtext(value: str | None) -> str:
+    """xtext (RFC 3461 section 4) decoded; control characters, which could forge lines later, are refused."""
+    if not value or _XTEXT.fullmatch(value) is None:
+        raise Reject(reply.BAD_PARAMETER)
+    if "+" not in value:
+        return value
+    text = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), value)
+    if not text.isascii() or not text.isprintable():
+        raise Reject(reply.BAD_PARAMETER)
+    return text
+
+
+def _submitter(value: str | None) -> str:
+    """AUTH= (RFC 4954 section 5): who submitted it first, "" for `<>`."""
+    text = decode_xtext(value)
+    return "" if text == "<>" else text
+
+
+def _envid(value: str | None) -> str:
+    """RFC 3461 section 4.4: up to 100 characters as sent."""
+    return decode_xtext(_need(value, len(value or "") <= 100))
+
+
+def _notify(value: str | None) -> tuple[str, ...]:
+    """RFC 3461 section 4.1: NEVER alone, or some of SUCCESS, FAILURE, DELAY."""
+    words = tuple((value or "").upper().split(","))
+    known = {"SUCCESS", "FAILURE", "DELAY"}.issuperset(words) and len(set(words)) == len(words)
+    _need(value, known or words == ("NEVER",))
+    return words
+
+
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+_UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-\[\]-~]|\\x\{[0-9A-F]{2,6}\}|[\u00a1-\U0010ffff]|\+[0-9A-F]{2})+")
+_UNICODE = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+
+
+def _orcpt(value: str | None) -> str:
+    """RFC 3461 section 4.2: `rfc822;mailbox`, the address decoded; RFC 6533 section 3 for type utf-8."""
+    kind, semicolon, address = _need(value, len(value or "") <= 500).partition(";")
+    if not semicolon or _ADDRESS_TYPE.fullmatch(kind) is None:
+        raise Reject(reply.BAD_PARAMETER)
+    if kind.lower() == "utf-8":
+        return f"{kind};{_decode_unicode(address)}"
+    return f"{kind};{decode_xtext(address)}"
+
+
+def _decode_unicode(address: str) -> str:
+    if _UTF8_XTEXT.fullmatch(address) is None:
+        raise Reject(reply.BAD_PARAMETER)
+    try:
+        text = _UNICODE.sub(lambda found: chr(int(found[1], 16)), address)
+    except ValueError:  # beyond U+10FFFF
+        raise Reject(reply.BAD_PARAMETER) from None
+    text = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), text)
+    if not text.isprintable():
+        raise Reject(reply.BAD_PARAMETER)
+    return text
+
+
+def _priority(value: str | None) -> int:
+    """RFC 6710: -9 to 9."""
+    return int(_need(value, re.fullmatch(r"-?[0-9]", value or "") is not None))
+
+
+class DeliverBy(NamedTuple):
+    """BY= (RFC 2852): `seconds` from now, `mode` "N"otify or "R"eturn, and whether to trace."""
+
+    seconds: int
+    mode: str
+    trace: bool
+
+
+def _deliver_by(value: str | None) -> DeliverBy:
+    found = re.fullmatch(r"([-+]?[0-9]{1,9});([NR])(T?)", value or "", re.IGNORECASE)
+    if found is None:
+        raise Reject(reply.BAD_PARAMETER)
+    seconds, mode = int(found[1]), found[2].upper()
+    if mode == "R" and seconds <= 0:  # RFC 2852 section 4
+        raise Reject(reply.BAD_PARAMETER)
+    return DeliverBy(seconds, mode, bool(found[3]))
+
+
+def _hold_for(value: str | None) -> int:
+    """RFC 4865 section 4: seconds from now."""
+    return int(_need(value, re.fullmatch(r"[1-9][0-9]{0,8}", value or "") is not None))
+
+
+_DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[-+][0-9]{2}:[0-9]{2})")
+
+
+def _date_time(value: str | None) -> datetime:
+    """RFC 3339, as RFC 4865 and RFC 7293 have it: 2026-11-24T08:00:00Z."""
+    text = _need(value, _DATE_TIME.fullmatch(value or "") is not None)
+    try:
+        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", text.replace("Z", "+00:00")))
+        return moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise Reject(reply.BAD_PARAMETER) from None
+
+
+class ValidSince(NamedTuple):
+    """RRVS= (RFC 7293): the recipient must have owned the mailbox since; `action` is "R"eject or "C"ontinue."""
+
+    since: datetime
+    action: str
+
+
+def _valid_since(value: str | None) -> ValidSince:
+    moment, semicolon, action = (value or "").partition(";")
+    action = action.upper() or "R"
+    if semicolon and action not in ("C", "R"):
+        raise Reject(reply.BAD_PARAMETER)
+    return ValidSince(_date_time(moment), action)
+
+
+MAIL_PARAMETERS = {
+    "SIZE": Parameter("SIZE", _size),
+    "BODY": Parameter("8BITMIME", _one_of("7BIT", "8BITMIME", "BINARYMIME")),
+    "SMTPUTF8": Parameter("SMTPUTF8", _flag),
+    "AUTH": Parameter("", _submitter),  # even clients that were offered no AUTH send AUTH=<>
+    "RET": Parameter("DSN", _one_of("FULL", "HDRS")),
+    "ENVID": Parameter("DSN", _envid),
+    "REQUIRETLS": Parameter("REQUIRETLS", _flag),
+    "MT-PRIORITY": Parameter("MT-PRIORITY", _priority),
+    "BY": Parameter("DELIVERBY", _deliver_by),
+    "HOLDFOR": Parameter("FUTURERELEASE", _hold_for),
+    "HOLDUNTIL": Parameter("FUTURERELEASE", _date_time),
+    "PRDR": Parameter("PRDR", _flag),
+}
+RCPT_PARAMETERS = {
+    "NOTIFY": Parameter("DSN", _notify),
+    "ORCPT": Parameter("DSN", _orcpt),
+    "RRVS": Parameter("RRVS", _valid_since),
+}
