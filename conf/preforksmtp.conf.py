@@ -59,6 +59,10 @@
 # Most recipients of one message; RFC 5321 4.5.3.1.8 asks for at least 100. Per bind.
 # max_recipients = 1000
 
+# Longest line of a message in bytes, with its CRLF; RFC 5321 4.5.3.1.6 has 1000, but clients send
+# longer; 0 is no limit. Per bind.
+# max_line_length = 0
+
 # Seconds to wait for the next command (RFC 5321 4.5.3.2.7). Per bind.
 # command_timeout = 300
 
@@ -70,6 +74,14 @@
 
 # Bad commands after which a session is ended with 421. Per bind.
 # max_errors = 10
+
+# Peers trusted to say whom they speak for with XCLIENT, as networks; 'unix' for clients of a unix
+# socket. Per bind. Default: nobody.
+# xclient = []
+
+# Peers trusted to name a message's client with XFORWARD, as networks; 'unix' for clients of a
+# unix socket. Per bind. Default: nobody.
+# xforward = []
 
 # Accept mail over TLS only: 530 until STARTTLS (RFC 3207 4). Per bind.
 # require_tls = False

@@ -19,6 +19,7 @@ from typing import Any
 from .access import AccessLog, AccessRecord
 from .net.bind import Bind
 from .net.wire import Wire
+from .networks import Networks
 from .prefork import scoreboard
 from .prefork.seat import Seat
 from .smtp import reply
@@ -41,6 +42,8 @@ class Terms:
     context: ssl.SSLContext | None
     implicit_tls: bool
     session_timeout: float
+    xclient: Networks
+    xforward: Networks
     local: Endpoint | None  # of the listener, where it is one address
 
 
@@ -60,6 +63,7 @@ def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | 
         offer_tls=context is not None and not bind.implicit_tls,
         allow_insecure_auth=config.allow_insecure_auth,
         auth_mechanisms=config.auth_mechanisms,
+        max_line_length=config.max_line_length,
         accept_bare_newlines=config.bare_newlines == "accept",
         spool_threshold=config.spool_threshold,
         spool_dir=config.spool_dir,
@@ -71,6 +75,8 @@ def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | 
         context=context,
         implicit_tls=bind.implicit_tls,
         session_timeout=config.session_timeout,
+        xclient=config.xclient,
+        xforward=config.xforward,
         local=None if local.host in ("0.0.0.0", "::") else local,
     )
 
@@ -120,6 +126,9 @@ class Service:
                 wire.flush()
             else:
                 dialogue = Dialogue(wire, session, rules, journal)
+                if terms.xclient or terms.xforward:
+                    dialogue.xclient = session.peer.host in terms.xclient
+                    dialogue.xforward = session.peer.host in terms.xforward
                 dialogue.run()
                 linger = not dialogue.quit
         except EOFError:

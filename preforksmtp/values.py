@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from preforksmtp.networks import Networks
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -158,6 +160,23 @@ def words(metavar: str, *, upper: bool = False, commas_only: bool = False) -> Va
         return tuple(text.upper() if upper else text for text in texts if text)
 
     return ValueType(metavar, parse)
+
+
+def cidrs() -> ValueType:
+    """Networks in CIDR notation, such as 192.0.2.0/24 or ::1; "unix" for clients of a unix socket."""
+
+    def parse(raw: object) -> Networks:
+        if isinstance(raw, Networks):
+            return raw
+        parts = re.split(r"[,\s]+", raw) if isinstance(raw, str) else raw
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+            raise _wrong("must be networks such as 192.0.2.0/24,::1", raw)
+        try:
+            return Networks(part for part in parts if part)
+        except ValueError as error:
+            raise ValueError(f"must be networks such as 192.0.2.0/24,::1: {error}") from None
+
+    return ValueType("CIDR,CIDR", parse)
 
 
 def addresses() -> ValueType:

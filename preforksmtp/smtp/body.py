@@ -56,7 +56,7 @@ class DataReader:
 
     last = True
 
-    def __init__(self, wire: Wire, timeout: float, limit: int, strict: bool) -> None:
+    def __init__(self, wire: Wire, timeout: float, limit: int, strict: bool, line_limit: int = 0) -> None:
         self.size = 0
         self.fault: BodyFault | None = None
         self.finished = False
@@ -64,6 +64,8 @@ class DataReader:
         self._timeout = timeout
         self._limit = limit
         self._strict = strict
+        self._line_limit = line_limit
+        self._line = 0  # octets of the line that is arriving, where its length matters
         self._read_size = _SMALL_READ
         self._tail = b"\r\n"  # the CRLF of the DATA line: a dot may follow at once. Later: what may begin the end
         self._first = 2  # octets of that CRLF still to be left out of the body
@@ -80,6 +82,7 @@ class DataReader:
         lines = body.count(b"\n")
         if (
             end < 0
+            or self._line_limit
             or chunk[0] == 46  # a dot right behind DATA: the end, or transparency
             or (self._limit and end + 2 > self._limit)
             or (self._strict and (lines != body.count(b"\r") or lines != body.count(b"\r\n") or b"\0" in body))
@@ -138,7 +141,19 @@ class DataReader:
             body = body.replace(b"\r\n.", b"\r\n")
         if self._first and body:
             body, self._first = body[2:], 0
+        if self._line_limit and self.fault is None:
+            self._check_lines(body)
         return body
+
+    def _check_lines(self, body: bytes) -> None:
+        """The length of each line with its CRLF, without a transparency dot (RFC 5321 section 4.5.3.1.6)."""
+        lines = body.split(b"\n")
+        lengths = [len(line) + 1 for line in lines]
+        lengths[-1] -= 1
+        lengths[0] += self._line
+        self._line = lengths[-1]
+        if max(lengths) > self._line_limit:
+            raise self._fail(BodyFault(reply.BODY_LINE_TOO_LONG))
 
     def _check_newlines(self, body: bytes) -> None:
         lines = body.count(b"\n")

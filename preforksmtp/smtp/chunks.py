@@ -84,8 +84,7 @@ class ChunkReader:
             if self._last:
                 self.finished = True
             else:
-                self._dialogue.answer(Reply(250, f"2.0.0 {self._chunk} octets received"))
-                self._wire.flush()
+                self._wire.write(Reply(250, f"2.0.0 {self._chunk} octets received").wire)
                 self._await_chunk()
         return b""
 

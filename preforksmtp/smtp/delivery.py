@@ -16,7 +16,7 @@ from . import reply
 from .body import BodyReader, Spool, StorageFailed
 from .chunks import Abandoned
 from .reply import Reject, Reply
-from .session import Ended
+from .session import NOTHING, Ended
 from .transaction import Message, Transaction
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
         answer = refusal.reply
     dialogue.transaction = None  # RFC 5321 4.1.1.4: the buffers are cleared, whatever the outcome
     dialogue.journal.message(dialogue.session, transaction, reader.size, answer)
+    dialogue.session.xforward = NOTHING
     if answer.code < 400:
         dialogue.forgive()
     if transaction.refused is not None or dialogue.session.lmtp:

@@ -16,7 +16,7 @@ from .extensions import Standing
 from .journal import Journal
 from .reply import Reject, Reply
 from .rules import Offer, Rules
-from .session import Ended, Session
+from .session import NOTHING, Ended, Session
 from .transaction import Transaction
 from .verbs import AUTH, HELO, TLS, TRANSACTION, VERBS, missing
 from .wire import Wire
@@ -68,6 +68,18 @@ class Dialogue:
         self.wire.flush()
 
     def _greet(self) -> None:
+        greeting = self._welcome()
+        if greeting.code == 421:
+            self.end(greeting)
+        self.wire.write(greeting.wire)
+
+    def restart(self) -> Reply:
+        """XCLIENT has made this another client's session: a new handler, and a new greeting."""
+        if self.hooks.close:
+            self._close()
+        return self._welcome()
+
+    def _welcome(self) -> Reply:
         """220, or what the handler's connect says instead (RFC 5321 section 3.1)."""
         greeting = self.rules.greeting
         try:
@@ -78,10 +90,8 @@ class Dialogue:
                 greeting = self.ask("connect", greeting, self.handler.connect)
         except Reject as refusal:
             greeting = refusal.reply
-        if greeting.code == 421:
-            self.end(greeting)
         self.refused = not greeting.positive
-        self.wire.write(greeting.wire)
+        return greeting
 
     def _serve(self) -> None:
         """Command by command, until Ended or a fault of the connection is raised."""
@@ -209,6 +219,7 @@ class Dialogue:
         """Abandon the open transaction, if there is one (RFC 5321 section 4.1.1.5)."""
         if self.transaction is not None:
             self.transaction = None
+            self.session.xforward = NOTHING
             if self.hooks.reset:
                 self.call("reset", self.handler.reset)
 

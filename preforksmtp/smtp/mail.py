@@ -81,7 +81,13 @@ def data(dialogue: Dialogue, argument: str) -> None:
     receive(
         dialogue,
         transaction,
-        DataReader(dialogue.wire, rules.data_timeout, rules.max_message_size, not rules.accept_bare_newlines),
+        DataReader(
+            dialogue.wire,
+            rules.data_timeout,
+            rules.max_message_size,
+            not rules.accept_bare_newlines,
+            rules.max_line_length,
+        ),
     )
 
 

@@ -153,7 +153,8 @@ def _hold_for(value: str | None) -> int:
     return int(_need(value, re.fullmatch(r"[1-9][0-9]{0,8}", value or "") is not None))
 
 
-_DATE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[-+][0-9]{2}:[0-9]{2})")
+_TWO = "[0-9]{2}"
+_DATE_TIME = re.compile(rf"[0-9]{{4}}-{_TWO}-{_TWO}T{_TWO}:{_TWO}:{_TWO}(?:\.[0-9]+)?(?:Z|[-+]{_TWO}:{_TWO})")
 
 
 def _date_time(value: str | None) -> datetime:

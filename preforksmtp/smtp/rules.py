@@ -32,6 +32,7 @@ class Rules:
     allow_insecure_auth: bool = False
     auth_mechanisms: tuple[str, ...] = ()  # empty: all that the handler's hooks allow
     accept_bare_newlines: bool = False
+    max_line_length: int = 0  # of a body, with its CRLF
     spool_threshold: int = 1048576
     spool_dir: str | None = None
 

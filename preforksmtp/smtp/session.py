@@ -23,6 +23,9 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+NOTHING: dict[str, str] = {}  # shared, and never written to
+
+
 class Session:
     """One client connection.
 
@@ -35,11 +38,13 @@ class Session:
     tls          version, cipher, sni and peer_certificate of the TLS connection, or None in clear
     user         the authenticated identity, or None
     reverse_dns  the validated host name of the peer's address, "" if not known
+    xforward     what a trusted peer said of the message's client (XFORWARD): {"ADDR": ..., "NAME": ...}
     state        a namespace for the handler's own use
     """
 
     __slots__ = (
         "_local", "_state", "bind", "esmtp", "helo", "hostname", "id", "lmtp", "peer", "reverse_dns", "tls", "user",
+        "xforward",
     )  # fmt: skip
 
     def __init__(
@@ -55,12 +60,17 @@ class Session:
         self.tls: Any = None
         self.user: str | None = None
         self.reverse_dns = ""
+        self.xforward: dict[str, str] = NOTHING
         self._local = local
         self._state: SimpleNamespace | None = None
 
     @property
     def local(self) -> Endpoint:
         return self._local()
+
+    def move(self, local: Endpoint) -> None:
+        """A proxy says where the client connected to."""
+        self._local = lambda: local
 
     @property
     def state(self) -> SimpleNamespace:

@@ -59,7 +59,8 @@ class Message:
     """
 
     __slots__ = (
-        "_content", "_headers", "_spool", "_transaction", "id", "params", "recipients", "sender", "session", "size", "time",
+        "_content", "_headers", "_spool", "_transaction", "id", "params", "recipients", "sender", "session", "size",
+        "time",
     )  # fmt: skip
 
     def __init__(

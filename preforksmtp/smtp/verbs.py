@@ -15,6 +15,7 @@ from .auth import auth
 from .command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS
 from .mail import bdat, data, mail, rcpt
 from .reply import Reject, Reply
+from .xclient import xclient, xforward
 
 if TYPE_CHECKING:
     from .dialogue import Dialogue
@@ -150,8 +151,11 @@ VERBS: dict[str, Verb] = {
     "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT),
     "EXPN": Verb(expn, TLS | AUTH | ARGUMENT),
     "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT),
+    "XCLIENT": Verb(xclient, OUTSIDE),
+    "XFORWARD": Verb(xforward, TLS | HELO | OUTSIDE),
     "HELP": Verb(help_, TLS),
     "QUIT": Verb(quit_, NO_ARGUMENT),
 }
 
-_HELP = Reply(214, ["2.0.0 Commands: " + " ".join(VERBS), "RFC 5321 has the rest"])
+_SHOWN = [name for name in VERBS if name not in ("LHLO", "XCLIENT", "XFORWARD")]
+_HELP = Reply(214, ["2.0.0 Commands: " + " ".join(_SHOWN), "RFC 5321 has the rest"])
