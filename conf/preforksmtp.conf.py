@@ -75,6 +75,10 @@
 # Bad commands after which a session is ended with 421. Per bind.
 # max_errors = 10
 
+# Peers that must send a PROXY protocol header, version 1 or 2, as networks; 'unix' for clients of
+# a unix socket. Others are served as they are. Per bind. Default: nobody.
+# proxy_protocol = []
+
 # Peers trusted to say whom they speak for with XCLIENT, as networks; 'unix' for clients of a unix
 # socket. Per bind. Default: nobody.
 # xclient = []
@@ -117,6 +121,10 @@
 
 # File whose first line is the password of the private key. Per bind.
 # keyfile_password_file = None
+
+# Certificate and key for clients that ask for NAME, mx.example.org or *.example.org; may be
+# repeated. Other names get certfile. Per bind.
+# sni = {}
 
 # Certificates of the authorities, PEM, that clients' certificates are checked against. Per bind.
 # ca_certs = None

@@ -86,6 +86,8 @@ def _check_tls(config: "Config") -> list[str]:
         for name in ("keyfile", "keyfile_password_file", "ca_certs"):
             if getattr(config, name) is not None:
                 errors.append(f"{name}: needs certfile as well ({config.origin(name)})")
+        if config.sni:
+            errors.append(f"sni: needs certfile as well, for all other names ({config.origin('sni')})")
         if config.require_tls:
             errors.append(
                 f"require_tls: needs certfile, or no client can start TLS ({config.origin('require_tls')})"

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 UNIX = "unix"
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 
 class Networks:
     """`host in networks`, for the host of an Endpoint. Raises ValueError for what is not a network."""
@@ -14,7 +16,7 @@ class Networks:
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self.texts = tuple(texts)
         self._unix = UNIX in self.texts
-        self._networks = [ipaddress.ip_network(text) for text in self.texts if text != UNIX]
+        self._networks = [_unmapped(ipaddress.ip_network(text)) for text in self.texts if text != UNIX]
         self._known: dict[str, bool] = {}  # few peers come often
 
     def __bool__(self) -> bool:
@@ -45,3 +47,11 @@ class Networks:
 
     def __repr__(self) -> str:
         return ",".join(self.texts) or "none"
+
+
+def _unmapped(network: _Network) -> _Network:
+    """::ffff:192.0.2.0/120 is 192.0.2.0/24: an Endpoint has an IPv4 client's address as such."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))

@@ -18,6 +18,7 @@ from typing import Any
 
 from .access import AccessLog, AccessRecord
 from .net.bind import Bind
+from .net.proxy import read_header
 from .net.wire import Wire
 from .networks import Networks
 from .prefork import scoreboard
@@ -42,6 +43,7 @@ class Terms:
     context: ssl.SSLContext | None
     implicit_tls: bool
     session_timeout: float
+    proxies: Networks  # must send a PROXY header
     xclient: Networks
     xforward: Networks
     local: Endpoint | None  # of the listener, where it is one address
@@ -75,6 +77,7 @@ def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | 
         context=context,
         implicit_tls=bind.implicit_tls,
         session_timeout=config.session_timeout,
+        proxies=config.proxy_protocol,
         xclient=config.xclient,
         xforward=config.xforward,
         local=None if local.host in ("0.0.0.0", "::") else local,
@@ -107,8 +110,8 @@ class Service:
         local = terms.local
         session = Session(
             f"{self._prefix}{next(self._numbers):x}",
-            Endpoint(peer[0], peer[1]) if type(peer) is tuple else Endpoint("unix", 0),
-            (lambda: local) if local is not None else (lambda: Endpoint(*wire.local_address())),
+            _endpoint(peer),
+            (lambda: local) if local is not None else (lambda: _endpoint(wire.local_address())),
             terms.bind,
             rules.hostname,
             rules.lmtp,
@@ -118,6 +121,8 @@ class Service:
         journal = SessionJournal(self._log, self._access, seat, self._worker)
         linger = True
         try:
+            if terms.proxies and session.peer.host in terms.proxies:
+                _proxied(session, sock)
             if terms.implicit_tls:
                 session.tls = wire.start_tls(rules.command_timeout)
                 journal.tls_started(session)
@@ -210,16 +215,31 @@ class SessionJournal:
         name = type(error).__name__
         self._log.error("session %s: the handler's %s raised %s", session.id, hook, name, exc_info=error)
 
-    def timed_out(self, session: Session) -> None:
+    def timed_out(self, session: Session, limit: str = "") -> None:
         self._row[scoreboard.TIMEOUTS] += 1
-        self.ended(session, "timed out")
+        self.ended(session, f"timed out ({limit})" if limit else "timed out")
 
     def ended(self, session: Session, why: str) -> None:
         self._log.info("session %s: %s: %s", session.id, session.peer, why)
 
 
+def _proxied(session: Session, sock: socket.socket) -> None:
+    """Take over what the PROXY header in front of SMTP or TLS says; the connection's own ends where it says nothing."""
+    source, destination = read_header(sock)
+    session.proxy = session.peer
+    if source is not None and destination is not None:
+        session.peer = Endpoint(*source)
+        session.move(Endpoint(*destination))
+
+
 def _endpoint(address: Any) -> Endpoint:
-    return Endpoint(address[0], address[1]) if isinstance(address, tuple) else Endpoint("unix", 0)
+    """Of what the socket module calls an address. An IPv4 client of an IPv6 socket is an IPv4 client."""
+    if not isinstance(address, tuple):
+        return Endpoint("unix", 0)
+    host: str = address[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return Endpoint(host, address[1])
 
 
 def _base36(number: int) -> str:

@@ -20,8 +20,10 @@ from preforksmtp.values import (
     hostname,
     integer,
     local_hostname,
+    named_certificates,
     path,
     seconds,
+    share,
     size,
     string,
     usable_cpus,
@@ -33,9 +35,10 @@ PREFIX = "PREFORKSMTP_"
 
 PROCESSES = "Processes"
 SMTP = "SMTP"
+LIMITS = "Limits"
 TLS = "TLS"
 LOGS = "Logs"
-SECTIONS = (PROCESSES, SMTP, TLS, LOGS)
+SECTIONS = (PROCESSES, SMTP, LIMITS, TLS, LOGS)
 
 # Most sites want the same few facts of a message: when, which session and message, who, from whom to whom,
 # how big, what was answered, how long it took and over which TLS.
@@ -136,6 +139,9 @@ SETTINGS = (
             "Most seconds a whole session may take; 0 is no limit.", "session"),
     Setting("max_errors", (), integer(1), 10, SMTP,
             "Bad commands after which a session is ended with 421.", "session"),
+    Setting("proxy_protocol", (), cidrs(), (), SMTP,
+            "Peers that must send a PROXY protocol header, version 1 or 2, as networks; 'unix' for clients of a unix "
+            "socket. Others are served as they are.", "session", shown="nobody"),
     Setting("xclient", (), cidrs(), (), SMTP,
             "Peers trusted to say whom they speak for with XCLIENT, as networks; 'unix' for clients of a unix socket.",
             "session", shown="nobody"),
@@ -159,6 +165,60 @@ SETTINGS = (
     Setting("bare_newlines", (), choice("reject", "accept"), "reject", SMTP,
             "A CR or LF alone in a message: reject it with 550 after the end of data, or keep it as content "
             "(RFC 5321 2.3.8).", "session"),
+    # --- limits
+    Setting("max_connections", (), integer(), 0, LIMITS,
+            "Most sessions at once in all workers; one more is told 421 4.3.2. 0 is no limit but threads."),
+    Setting("busy_reply", (), boolean(), False, LIMITS,
+            "When all threads of all workers are busy, tell new clients 421 4.3.2 instead of letting them wait in the "
+            "kernel's queue; it keeps one thread for that."),
+    Setting("max_connections_per_ip", (), integer(), 0, LIMITS,
+            "Most sessions at once of one client, over all workers: 421 4.7.0. 0 is no limit.", "session"),
+    Setting("max_connection_rate", (), integer(), 0, LIMITS,
+            "Most connections of one client per minute, over all workers: 421 4.7.0. 0 is no limit.", "session"),
+    Setting("max_message_rate", (), integer(), 0, LIMITS,
+            "Most messages (MAIL commands) of one client per minute, over all workers: 450 4.7.1. 0 is no limit.",
+            "session"),
+    Setting("max_recipient_rate", (), integer(), 0, LIMITS,
+            "Most recipients (RCPT commands) of one client per minute, over all workers: 450 4.7.1. 0 is no limit.",
+            "session"),
+    Setting("max_auth_failure_rate", (), integer(), 0, LIMITS,
+            "Most failed AUTH commands of one client per minute, over all workers: 454 4.7.0, without asking the "
+            "application. Attempts under way count until they succeed. 0 is no limit.", "session"),
+    Setting("client_prefix_v4", (), integer(1, 32), 32, LIMITS,
+            "Bits of an IPv4 address that make one client."),
+    Setting("client_prefix_v6", (), integer(1, 128), 64, LIMITS,
+            "Bits of an IPv6 address that make one client: a host has a whole /64 to choose from."),
+    Setting("trusted_clients", (), cidrs(), (), LIMITS,
+            "Clients that no limit of this section applies to, as networks; 'unix' for clients of a unix socket, which "
+            "have no limits as addresses in any case.", "session", shown="nobody"),
+    Setting("max_messages", (), integer(), 0, LIMITS,
+            "Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is no limit.",
+            "session"),
+    Setting("max_idle_commands", (), integer(), 1000, LIMITS,
+            "Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two messages: 421 "
+            "4.7.0. 0 is no limit.", "session"),
+    Setting("min_data_rate", (), size(), 0, LIMITS,
+            "Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the client "
+            "counts. 0 is no limit.", "session"),
+    Setting("min_data_rate_grace", (), seconds(), 10, LIMITS,
+            "Seconds a message may take before min_data_rate is looked at.", "session"),
+    Setting("greeting_delay", (), seconds(zero=True), 0, LIMITS,
+            "Seconds to wait before the greeting; a client that speaks first is no mail server: 554 5.5.1. 0 is off.",
+            "session"),
+    Setting("error_delay", (), seconds(zero=True), 0, LIMITS,
+            "Seconds by which each refusal of a command is delayed, from the fourth since the last message on. 0 is off.",
+            "session"),
+    Setting("stress_threshold", (), share(), 0, LIMITS,
+            "Share of all threads that are busy, 0.9 or 90%, from which on the stress_ timeouts apply. 0 is off."),
+    Setting("stress_command_timeout", (), seconds(), 10, LIMITS,
+            "Seconds to wait for the next command under stress.", "session"),
+    Setting("stress_data_timeout", (), seconds(), 10, LIMITS,
+            "Seconds to wait for the next block of a message under stress.", "session"),
+    Setting("reverse_dns", (), boolean(), False, LIMITS,
+            "Look up the name of each client's address before the greeting, and confirm it by the address of that name; "
+            "for Received, and session.reverse_dns.", "session"),
+    Setting("reverse_dns_timeout", (), seconds(), 1.5, LIMITS,
+            "Seconds to wait for that name.", "session"),
     # --- TLS
     Setting("certfile", (), path(), None, TLS,
             "Certificate of the server and its chain, PEM; it turns on STARTTLS (RFC 3207).", "session"),
@@ -166,6 +226,9 @@ SETTINGS = (
             "Private key of the certificate, PEM.", "session", shown="in certfile"),
     Setting("keyfile_password_file", (), path(), None, TLS,
             "File whose first line is the password of the private key.", "session"),
+    Setting("sni", (), named_certificates(), {}, TLS,
+            "Certificate and key for clients that ask for NAME, mx.example.org or *.example.org; may be repeated. "
+            "Other names get certfile.", "session"),
     Setting("ca_certs", (), path(), None, TLS,
             "Certificates of the authorities, PEM, that clients' certificates are checked against.",
             "session"),

@@ -101,6 +101,25 @@ def seconds(*, zero: bool = False) -> ValueType:
     return ValueType("SECONDS", parse)
 
 
+def share() -> ValueType:
+    """A part of the whole: 0.9 or "90%"."""
+    wanted = "must be a share of the whole, from 0 to 1, such as 0.9 or 90%"
+
+    def parse(raw: object) -> float:
+        if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+            raise _wrong(wanted, raw)
+        text = str(raw).strip()
+        try:
+            part = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise _wrong(wanted, raw) from None
+        if not 0 <= part <= 1:
+            raise _wrong(wanted, raw)
+        return part
+
+    return ValueType("SHARE", parse)
+
+
 def boolean() -> ValueType:
     """True or false; in text 1/0, true/false, yes/no, on/off."""
 
@@ -209,6 +228,50 @@ def variables() -> ValueType:
         return dict(pairs)
 
     return ValueType("NAME=VALUE", parse, repeats=True)
+
+
+def named_certificates() -> ValueType:
+    """Certificates by name: "NAME=CERT,KEY", several with semicolons between, a list of them, or a dict."""
+
+    def parse(raw: object) -> dict[str, tuple[str, str | None]]:
+        if isinstance(raw, Mapping):
+            pairs = [(str(name), files) for name, files in raw.items()]
+        elif isinstance(raw, (str, list, tuple)):
+            items = [part for item in ([raw] if isinstance(raw, str) else raw) for part in _text(item).split(";")]
+            pairs = [_named_certificate(item.strip()) for item in items if item.strip()]
+        else:
+            raise _wrong("must be NAME=CERT,KEY or a list of them", raw)
+        return {_server_name(name): _certificate_files(name, files) for name, files in pairs}
+
+    return ValueType("NAME=CERT,KEY", parse, repeats=True)
+
+
+def _named_certificate(text: str) -> tuple[str, object]:
+    name, equals, files = text.partition("=")
+    if not equals:
+        raise _wrong("must be NAME=CERT,KEY", text)
+    return name, files
+
+
+def _server_name(name: str) -> str:
+    """As clients send it, in lower case; "*." in front stands for one label."""
+    name = name.strip().lower().removesuffix(".")
+    bare = name.removeprefix("*.")
+    if not is_hostname(bare) or bare.startswith("["):
+        hint = "" if bare.isascii() else "; write it in its ASCII form, xn--..."
+        raise ValueError(f"must have a host name such as mx.example.org or *.example.org, not {name!r}{hint}")
+    return name
+
+
+def _certificate_files(name: str, raw: object) -> tuple[str, str | None]:
+    parts = raw.split(",") if isinstance(raw, str) else [raw] if isinstance(raw, os.PathLike) else raw
+    if not isinstance(parts, (list, tuple)) or not 1 <= len(parts) <= 2:
+        raise _wrong(f"must give {name} a certificate and a key, CERT,KEY", raw)
+    certfile = path().parse(parts[0])
+    keyfile = path().parse(parts[1]) if len(parts) == 2 and parts[1] is not None else None
+    if certfile is None:
+        raise _wrong(f"must give {name} a certificate and a key, CERT,KEY", raw)
+    return certfile, keyfile
 
 
 def hostname() -> ValueType:

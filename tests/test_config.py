@@ -23,6 +23,7 @@ SAMPLES = {
     "access_logfile": ("/1", "'/2'", "/3", "/4"),
     "hostname": ("a.org", "'b.org'", "c.org", "d.org"),
     "require_auth": ("yes", "False", "", ""),  # the flag alone
+    "proxy_protocol": ("127.0.0.1", "['::1', 'unix']", "10.0.0.0/8", "192.0.2.0/24,unix"),
 }
 
 
@@ -67,7 +68,7 @@ def test_the_last_layer_that_has_a_value_wins(name, top):
     config = load(argv, environ)
     wanted = [
         (None, "default"),
-        (given["environment"].split() if name in ("bind", "env") else given["environment"],
+        (given["environment"].split() if BY_NAME[name].type.repeats else given["environment"],
          "environment PREFORKSMTP_" + name.upper()),
         (eval(given["config file"]), f"config file {path}"),
         (given[CMD_ARGS] or True, CMD_ARGS),
@@ -81,9 +82,10 @@ def test_the_last_layer_that_has_a_value_wins(name, top):
 def test_every_setting_may_be_given_in_every_layer(setting):
     """The default, written out in each layer in turn, comes from there."""
     value = setting.parse(None)
-    text = {"hostname": "mx.org", "env": "A=b", "auth_mechanisms": "PLAIN", "pythonpath": "/lib"}.get(
-        setting.name
-    )
+    text = {
+        "hostname": "mx.org", "env": "A=b", "auth_mechanisms": "PLAIN", "pythonpath": "/lib", "sni": "mx.org=cert,key",
+        "proxy_protocol": "127.0.0.1/32", "xclient": "127.0.0.1/32", "xforward": "127.0.0.1/32",
+    }.get(setting.name)  # fmt: skip
     if text is None:
         text = value[0] if isinstance(value, tuple) else "x:y" if setting.name == "app" else str(value or "0")
     literal = f"[{text!r}]" if isinstance(value, tuple) else repr(text)

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from preforksmtp import values
+from preforksmtp.networks import Networks
 from preforksmtp.settings import BY_NAME, SECTIONS, SETTINGS
 
 
@@ -54,6 +55,15 @@ def test_defaults_of_the_contract(name, default):
         (values.size(), "1.5k", 1536),
         (values.size(), "2 GiB", 2**31),
         (values.size(), "0", 0),
+        (values.cidrs(), "127.0.0.1, ::1", Networks(("127.0.0.1", "::1"))),
+        (values.cidrs(), ["10.0.0.0/8", "unix"], Networks(("10.0.0.0/8", "unix"))),
+        (values.cidrs(), "", Networks()),
+        (values.named_certificates(), "MX.Example.Org.=a.pem,a.key", {"mx.example.org": ("a.pem", "a.key")}),
+        (values.named_certificates(), "a.org=a.pem;*.b.org=b,k", {"a.org": ("a.pem", None), "*.b.org": ("b", "k")}),
+        (values.named_certificates(), ["a.org=a", "b.org=b=c,k"], {"a.org": ("a", None), "b.org": ("b=c", "k")}),
+        (values.named_certificates(), {"a.org": ("a", "k"), "b.org": pathlib.Path("/b")},
+         {"a.org": ("a", "k"), "b.org": ("/b", None)}),
+        (values.named_certificates(), {"a.org": ("a", None)}, {"a.org": ("a", None)}),
         (values.seconds(), 30, 30.0),
         (values.seconds(), "0.5", 0.5),
         (values.seconds(), "500ms", 0.5),

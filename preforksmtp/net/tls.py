@@ -1,4 +1,4 @@
-"""TLS settings -> ssl.SSLContext.
+"""TLS settings -> ServerContext: an ssl.SSLContext that knows its certificate, and the contexts of other names (SNI).
 
 Built once in the master before the fork: the key may be readable by root only, and the session ticket keys
 are then shared by all workers, so that a client resumes its session with any of them. On reload a new
@@ -8,10 +8,12 @@ Fails with TLSError, one line that names the setting and the file; never asks fo
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import ssl
 import warnings
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 
@@ -36,6 +38,8 @@ class TLSSettings(Protocol):
     def ciphers(self) -> str | None: ...
     @property
     def tls_min_version(self) -> str: ...
+    @property
+    def sni(self) -> Mapping[str, tuple[str, str | None]]: ...  # name -> certificate, key (None: in the same file)
 
 
 MIN_VERSIONS = {
@@ -52,12 +56,71 @@ _CERTIFICATES = re.compile(
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*)PRIVATE KEY-----(?:\r?\nProc-Type: 4,ENCRYPTED)?")
 
 
-def server_context(settings: TLSSettings) -> ssl.SSLContext:
-    """The context of a listener; TLSError with one clear line."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+ALPN_PROTOCOL = "smtp"
+
+
+class ServerContext(ssl.SSLContext):
+    """A context with what the ssl module does not give back.
+
+    certificate  the server's certificate, DER
+    protocols    what a client that offers protocols (ALPN) must offer one of
+    named        the contexts of other names: "mx.example.org", "*.example.org"
+    """
+
+    def __init__(self, protocol: int) -> None:
+        """`protocol` is taken by SSLContext.__new__."""
+        super().__init__()
+        self.certificate = b""
+        self.protocols: frozenset[bytes] = frozenset()
+        self.named: dict[str, ServerContext] = {}
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        names = list(alpn_protocols)
+        super().set_alpn_protocols(names)
+        self.protocols = frozenset(name.encode() for name in names)
+
+    def for_name(self, server_name: bytes) -> ServerContext:
+        """The context for the name a client asks for: the name's own, its domain's wildcard, or this one."""
+        if not self.named or not server_name:
+            return self
+        name = server_name.decode("latin-1").lower().removesuffix(".")
+        return self.named.get(name) or self.named.get("*." + name.partition(".")[2]) or self
+
+
+def server_context(settings: TLSSettings) -> ServerContext:
+    """The context of a listener, with those of its other names in it; TLSError with one clear line."""
+    context = _build(settings)
+    pairs: dict[tuple[str, str | None], ServerContext] = {}  # several names may have one certificate
+    for name, pair in settings.sni.items():
+        if pair not in pairs:
+            try:
+                pairs[pair] = _build(_Named(settings, *pair))
+            except TLSError as error:
+                raise TLSError(f"sni {name}: {error}") from None
+        context.named[name] = pairs[pair]
+    return context
+
+
+class _Named:
+    """The settings, with the certificate of one name."""
+
+    def __init__(self, settings: TLSSettings, certfile: str, keyfile: str | None) -> None:
+        self.certfile = certfile
+        self.keyfile = keyfile
+        self.keyfile_password_file = settings.keyfile_password_file
+        self.ca_certs = settings.ca_certs
+        self.cert_reqs = settings.cert_reqs
+        self.ciphers = settings.ciphers
+        self.tls_min_version = settings.tls_min_version
+        self.sni: Mapping[str, tuple[str, str | None]] = {}
+
+
+def _build(settings: TLSSettings) -> ServerContext:
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     # Renegotiation lets a client make the server work for nothing, and TLS 1.3 has none.
     context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+    context.set_alpn_protocols([ALPN_PROTOCOL])
     _set_min_version(context, settings.tls_min_version)
     _set_ciphers(context, settings.ciphers)
     _load_certificate(context, settings)
@@ -87,12 +150,13 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str | None) -> None:
 # --- the server's certificate and key
 
 
-def _load_certificate(context: ssl.SSLContext, settings: TLSSettings) -> None:
+def _load_certificate(context: ServerContext, settings: TLSSettings) -> None:
     certfile = settings.certfile
     if not certfile:
         raise TLSError("certfile is not set; TLS needs a certificate in certfile, its key in keyfile (PEM)")
     keyfile, key_setting = settings.keyfile or certfile, "keyfile" if settings.keyfile else "certfile"
-    if not _CERTIFICATES.search(_read("certfile", certfile)):
+    certificate = _CERTIFICATES.search(_read("certfile", certfile))
+    if certificate is None:
         raise TLSError(f"certfile {certfile} has no certificate in PEM format (-----BEGIN CERTIFICATE-----)")
     key = _PRIVATE_KEY.search(_read(key_setting, keyfile))
     if key is None:
@@ -105,6 +169,16 @@ def _load_certificate(context: ssl.SSLContext, settings: TLSSettings) -> None:
         context.load_cert_chain(certfile, keyfile, password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise TLSError(_explain(error, settings, certfile, f"{key_setting} {keyfile}", encrypted)) from None
+    context.certificate = _der(certificate[0])
+
+
+def _der(pem: bytes) -> bytes:
+    """The certificate of a PEM block; a TRUSTED CERTIFICATE has OpenSSL's own data behind it."""
+    der = base64.b64decode(b"".join(pem.split(b"-----")[2].split()))
+    if der[1] < 0x80:
+        return der[: 2 + der[1]]
+    start = 2 + (der[1] & 0x7F)
+    return der[: start + int.from_bytes(der[2:start], "big")]
 
 
 def _explain(error: Exception, settings: TLSSettings, certfile: str, key: str, encrypted: bool) -> str:

@@ -13,27 +13,24 @@ import select
 import socket
 import ssl
 import struct
+from functools import lru_cache
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol, cast
+
+from .handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
+
+__all__ = ["TLS", "Drain", "Wire"]
 
 _LINE_READ = 4096
 _TRICKLE = 1024  # octets after which a slow body has earned a new deadline
 _LINGER = 2.0  # seconds to let a client read our last reply
 _LINGER_OCTETS = 1 << 20
+_LEFT = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only a reset is seen
 
 
 class Drain(Protocol):
     requested: bool
     fd: int  # readable from then on
-
-
-class TLS(NamedTuple):
-    """The facts of a TLS connection; `peer_certificate` as SSLSocket.getpeercert() gives it, or None."""
-
-    version: str
-    cipher: str
-    sni: str
-    peer_certificate: Any
 
 
 class Wire:
@@ -81,6 +78,10 @@ class Wire:
     def draining(self) -> bool:
         return self._drain.requested
 
+    @property
+    def expired(self) -> bool:
+        return bool(self._end) and monotonic() >= self._end
+
     def interrupt(self) -> None:
         """Wake a read between transactions. Called by another thread after the drain was requested."""
         if self._waits and not self._tls:  # a TLS read watches the drain itself: SHUT_RD would break its last reply
@@ -93,13 +94,10 @@ class Wire:
 
     def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
         """See smtp/wire.py."""
-        start = self._position
-        if start == len(self._buffer):
+        start, started, buffer = self._position, 0.0, self._buffer
+        if start == len(buffer):
             started = self._receive(_LINE_READ, timeout, 0.0, idle)
-            start = 0
-        else:
-            started = 0.0
-        buffer = self._buffer
+            start, buffer = 0, self._buffer
         end = buffer.find(b"\n", start) + 1
         if not end:
             return self._read_long_line(limit, (started or monotonic()) + timeout, idle)
@@ -139,6 +137,25 @@ class Wire:
         if self._trickled >= _TRICKLE:
             self._trickled = 0
         return block
+
+    def wait(self, seconds: float) -> bool:
+        """See smtp/wire.py."""
+        if self._position < len(self._buffer) or (self._tls and cast(ssl.SSLSocket, self._sock).pending()):
+            return True
+        return self._poll(select.POLLIN, seconds)
+
+    def pause(self, seconds: float) -> None:
+        """See smtp/wire.py."""
+        self._poll(_LEFT, seconds)
+
+    def _poll(self, events: int, seconds: float) -> bool:
+        self.flush()
+        if self._end:
+            seconds = max(0.0, min(seconds, self._end - monotonic()))
+        poll = select.poll()
+        poll.register(self._sock, events)
+        poll.register(self._drain.fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def push_back(self, data: bytes) -> None:
         self._buffer = data + self._buffer[self._position :]
@@ -256,21 +273,17 @@ class Wire:
         assert self._context is not None
         self.flush()
         self.discard_input()
-        try:
-            sock = self._context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+        deadline = monotonic() + timeout
+        if self._end and self._end < deadline:
+            deadline = self._end
+        hello = expect_hello(self._sock, self._context, deadline, timeout)
+        context = choose_context(self._context, hello)
+        with explained():
+            sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
             self._sock, self._recv, self._send = sock, sock.recv, sock.sendall
             self._tls, self._ordinary = True, False
-            sock.settimeout(timeout)
-            sock.do_handshake()
-        except TimeoutError:
-            raise ConnectionError("TLS handshake timed out") from None
-        except ssl.SSLError as error:
-            raise ConnectionError(f"TLS handshake failed: {error.reason or error}") from None
-        except OSError as error:
-            raise ConnectionError(f"TLS handshake failed: {error.strerror or error}") from None
-        cipher = sock.cipher()
-        name = getattr(sock, "sni", "") or ""
-        return TLS(sock.version() or "", cipher[0] if cipher else "", name, sock.getpeercert())
+            shake_hands(sock, deadline)
+        return describe(sock, context, hello)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -314,6 +327,7 @@ class Wire:
             dropped += len(data)
 
 
+@lru_cache(maxsize=64)
 def _timeval(seconds: float) -> bytes:
     """A struct timeval; zero would mean for ever."""
     whole = int(seconds)

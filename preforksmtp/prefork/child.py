@@ -9,12 +9,18 @@ reaping settles.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
 
+from typing import TYPE_CHECKING
+
 from preforksmtp.prefork import signals
 from preforksmtp.prefork.scoreboard import Slot
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.generation import Generation
 
 Steps = tuple[tuple[float, int], ...]
 
@@ -39,12 +45,14 @@ def overdue(timeout: float) -> Steps:
 
 
 class Child:
-    """One worker as its master sees it, from fork to reaping."""
+    """One worker as its master sees it, from before the fork (`pid` is 0) to after reaping (`status` is set). What a
+    hook gets as `worker` in the master."""
 
-    def __init__(self, pid: int, slot: Slot, generation: int) -> None:
-        self.pid = pid
+    def __init__(self, slot: Slot, generation: Generation) -> None:
+        self.pid = 0
         self.slot = slot
         self.generation = generation
+        self.status: int | None = None  # as from waitpid
         self.forked = time.monotonic()
         self.ready_at: float | None = None  # when the master noticed
         self.reason = ""  # why it is being ended; "" = it is wanted
@@ -68,8 +76,26 @@ class Child:
             sent.append(number)
         return sent
 
-    def next_step(self) -> float | None:
-        return self._steps[0][0] if self._steps else None
+    def silence(self, now: float) -> tuple[str, str]:
+        """("boot_timeout" or "timeout", the line to log) once it has been silent for too long; ("", "") if not."""
+        config = self.generation.config
+        if self.ready_at is None:
+            if config.boot_timeout and now - self.forked >= config.boot_timeout:
+                return "boot_timeout", f"not ready after boot_timeout {config.boot_timeout:.4g} s"
+        elif config.timeout and time.monotonic_ns() - self.slot.heartbeat >= config.timeout * 1e9:
+            return "timeout", f"no heartbeat for timeout {config.timeout:.4g} s"
+        return "", ""
+
+    def retire(self, reason: str) -> None:
+        """Let it drain: TERM, and what follows by the clock."""
+        self.end(graceful(self.generation.config.graceful_timeout), reason, asked=True)
+
+    def next_deadline(self) -> float:
+        """When the master must look at it again."""
+        if self._steps:
+            return self._steps[0][0]
+        waiting = self.ready_at is None and not self.reason and self.generation.config.boot_timeout
+        return self.forked + self.generation.config.boot_timeout if waiting else math.inf
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # reaped by a hook's own wait(): we notice at ours

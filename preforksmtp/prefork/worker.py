@@ -79,6 +79,7 @@ class Worker:
         self.generation = slot.generation
         self.config = config
         self.log = log
+        self.clients = board.clients
         self.booted_at = time.monotonic()
         self.drain = Drain()
         self.on_exit: list[Callable[[], None]] = []
@@ -227,6 +228,7 @@ class Worker:
         self.drain.begin(time.monotonic() + timeout)
         if again:
             return
+        self.clients.tables[self.slot].open(0)
         active = self._published.active()
         self.log.info("worker %d: draining (%s), %d sessions", self.pid, reason, active)
         self._enter(scoreboard.DRAINING)

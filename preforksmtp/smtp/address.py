@@ -77,6 +77,11 @@ def is_domain(text: str) -> bool:
     )
 
 
+def is_host_name(text: str) -> bool:
+    """Whether `text` is a domain name in ASCII that is no IP address (RFC 3696 section 2: the last label is no number)."""
+    return text.isascii() and is_domain(text) and not text.rpartition(".")[2].isdigit()
+
+
 def is_address_literal(text: str) -> bool:
     """Whether `text` is `[192.0.2.1]`, `[IPv6:2001:db8::1]` or a general address literal (RFC 5321 section 4.1.3)."""
     if not (text.startswith("[") and text.endswith("]")):

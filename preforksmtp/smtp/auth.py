@@ -32,12 +32,18 @@ def auth(dialogue: Dialogue, argument: str) -> Reply:
     if name not in rules.offered_mechanisms(session.tls is not None):
         raise Reject(reply.AUTH_NEEDS_TLS)
     initial = decode_response(words[1]) if len(words) == 2 else None
+    if dialogue.limits is not None:
+        dialogue.limits.attempt()
     try:
         identity = MECHANISMS[name](initial, lambda challenge: _ask(dialogue, challenge), _Verifier(dialogue))
     except Reject as refusal:
         if refusal.reply.code == 535:
             dialogue.journal.authenticated(session, name, None)
+        elif dialogue.limits is not None:
+            dialogue.limits.succeeded()
         raise
+    if dialogue.limits is not None:
+        dialogue.limits.succeeded()
     session.user = identity
     dialogue.journal.authenticated(session, name, identity)
     return reply.AUTHENTICATED

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import reply
 from .body import BodyFault
+from .limits import body_wire
 from .reply import Reject, Reply
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ChunkReader:
         self.fault: BodyFault | None = None
         self.finished = False
         self._dialogue = dialogue
-        self._wire = dialogue.wire
+        self._wire: Wire = body_wire(dialogue)
         self._timeout = dialogue.rules.data_timeout
         self._limit = dialogue.rules.max_message_size
         self._left = self._chunk = size

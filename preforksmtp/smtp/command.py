@@ -29,12 +29,9 @@ def decode(line: bytes) -> str:
     if line[-2:] != b"\r\n":
         raise Reject(reply.BARE_LINE_FEED)
     try:
-        text = str(line[:-2], "ascii")
+        text = line[:-2].decode()
     except UnicodeDecodeError:
-        try:
-            text = str(line[:-2], "utf-8")
-        except UnicodeDecodeError:
-            raise Reject(reply.NOT_UTF8) from None
+        raise Reject(reply.NOT_UTF8) from None
     if not text.isprintable():
         raise Reject(reply.BAD_CHARACTERS)
     return text

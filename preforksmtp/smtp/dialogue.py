@@ -14,23 +14,25 @@ from typing import Any
 from . import command, reply
 from .extensions import Standing
 from .journal import Journal
+from .limits import Limits, Overdue, await_command
 from .reply import Reject, Reply
 from .rules import Offer, Rules
 from .session import NOTHING, Ended, Session
 from .transaction import Transaction
-from .verbs import AUTH, HELO, TLS, TRANSACTION, VERBS, missing
+from .verbs import AUTH, HELO, IDLE, TLS, TRANSACTION, VERBS, missing
 from .wire import Wire
 
 # The replies that count as a bad command (--max-errors): the client's doing, whatever a handler thinks of its mail.
 _BAD_COMMAND = frozenset((500, 501, 502, 503, 504, 530, 535, 538, 555))
+_FREE_REFUSALS = 3  # that are not delayed by error_delay
 
 
 class Dialogue:
     """One session from greeting to goodbye. `run` returns when it is over; the caller closes the connection."""
 
     __slots__ = (
-        "_errors", "_needs", "_transactions", "handler", "hooks", "journal", "quit", "refused", "rules", "session",
-        "transaction", "wire", "xclient", "xforward",
+        "_errors", "_idle", "_needs", "_refusals", "_transactions", "handler", "hooks", "journal", "limits", "quit",
+        "refused", "rules", "session", "transaction", "wire", "xclient", "xforward",
     )  # fmt: skip
 
     BEFORE_CHUNK = TLS | HELO | TRANSACTION
@@ -41,31 +43,52 @@ class Dialogue:
         self.rules = rules
         self.hooks = rules.hooks
         self.journal = journal
+        self.limits: Limits | None = None
         self.handler: Any = None
         self.transaction: Transaction | None = None
         self.xclient = self.xforward = False  # whether this client is trusted to use them
         self.quit = False  # the client has said goodbye
         self.refused = False  # by the handler's connect: only QUIT is left
-        self._needs = ~((0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH))
+        unasked = (0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH)
+        self._needs = ~(unasked | (0 if rules.max_idle_commands else IDLE))
         self._transactions = 0
-        self._errors = 0
+        self._errors = 0  # these three since the last message
+        self._refusals = 0
+        self._idle = 0
 
     def run(self) -> None:
         """Serve the session to its end. Raises EOFError or OSError where the connection failed."""
         try:
+            if self.rules.greeting_delay:
+                self._listen()
             self._greet()
             self._serve()
         except InterruptedError:
             self.wire.write(reply.SHUTTING_DOWN.wire)
+        except Overdue as slow:
+            self.journal.timed_out(self.session, slow.limit)
+            self.wire.write(slow.reply.wire)
         except TimeoutError:
-            self.journal.timed_out(self.session)
-            self.wire.write(reply.TIMED_OUT.wire)
+            expired = self.wire.expired
+            self.journal.timed_out(self.session, "session_timeout" if expired else "")
+            self.wire.write((reply.SESSION_TIMED_OUT if expired else reply.TIMED_OUT).wire)
         except Ended:
             pass
         finally:
             if self.hooks.close and self.handler is not None:
                 self._close()
+        if self.limits is not None:
+            self.limits.leave()  # before the client reads that it is over: it may come back at once
         self.wire.flush()
+
+    def _listen(self) -> None:
+        """Wait before the greeting: a client that does not is no mail server (RFC 5321 section 3.1)."""
+        if self.wire.wait(self.rules.greeting_delay):
+            if self.wire.draining:
+                raise InterruptedError
+            self.wire.read_block(1024, self.rules.command_timeout)  # raises EOFError where it has only left
+            self.journal.ended(self.session, "spoke before the greeting (greeting_delay)")
+            self.end(reply.EARLY_TALKER)
 
     def _greet(self) -> None:
         greeting = self._welcome()
@@ -97,8 +120,11 @@ class Dialogue:
         """Command by command, until Ended or a fault of the connection is raised."""
         wire, needed = self.wire, self._needs
         timeout = self.rules.command_timeout
+        stress = self.rules.stress_command_timeout
         while True:
             try:
+                if stress:
+                    await_command(self)
                 line = wire.read_line(command.AUTH_LINE_OCTETS, timeout, self.transaction is None)
                 if line is None:
                     raise Reject(reply.LINE_TOO_LONG)
@@ -173,7 +199,18 @@ class Dialogue:
             if 0 < self.rules.max_errors < self._errors:
                 self.journal.ended(self.session, "too many errors")
                 self.end(reply.TOO_MANY_ERRORS)
+        if answer.code >= 400 and self.rules.error_delay:
+            self._refusals += 1
+            if self._refusals > _FREE_REFUSALS:
+                self.wire.pause(self.rules.error_delay)
         self.wire.write(answer.wire)
+
+    def idle(self) -> None:
+        """The command that comes brings no message nearer: how many such may there be?"""
+        self._idle += 1
+        if 0 < self.rules.max_idle_commands < self._idle:
+            self.journal.ended(self.session, "max_idle_commands reached")
+            raise Reject(reply.TOO_MANY_IDLE)
 
     def end(self, last: Reply) -> None:
         """Say `last` and end the session."""
@@ -210,6 +247,14 @@ class Dialogue:
 
     # --- the transaction
 
+    def admit_message(self) -> None:
+        """May this client begin one more message?"""
+        if 0 < self.rules.max_messages <= self._transactions:
+            self.journal.ended(self.session, "max_messages reached")
+            raise Reject(reply.TOO_MANY_MESSAGES)
+        if self.limits is not None:
+            self.limits.message()
+
     def begin(self, sender: str, params: dict[str, Any]) -> Transaction:
         self._transactions += 1
         self.transaction = Transaction(f"{self.session.id}-{self._transactions}", sender, params, monotonic())
@@ -225,7 +270,7 @@ class Dialogue:
 
     def forgive(self) -> None:
         """A message was accepted: the errors before it do not count against the next."""
-        self._errors = 0
+        self._errors = self._refusals = self._idle = 0
 
     def _close(self) -> None:
         try:

@@ -29,8 +29,8 @@ class Journal(Protocol):
     def handler_failed(self, session: Session, hook: str, error: BaseException) -> None:
         """A hook raised something other than Reject."""
 
-    def timed_out(self, session: Session) -> None:
-        """The client was silent, or slow, for too long."""
+    def timed_out(self, session: Session, limit: str = "") -> None:
+        """The client was silent, or slow, for too long; `limit` is the setting it ran into, if not a common timeout."""
 
     def ended(self, session: Session, why: str) -> None:
         """The session ended otherwise than by QUIT or by the client's leaving."""

@@ -10,6 +10,7 @@ from .body import DataReader
 from .chunks import ChunkReader, drop_chunk, parse_chunk
 from .command import parse_parameters
 from .delivery import receive
+from .limits import body_wire
 from .parameters import read_parameters
 from .reply import Reject, Reply
 from .transaction import Recipient, Transaction
@@ -36,6 +37,8 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
             raise Reject(reply.TOO_LARGE)
     if not argument.isascii() and "SMTPUTF8" not in params:
         raise Reject(reply.UTF8_NOT_REQUESTED)
+    if dialogue.limits is not None or dialogue.rules.max_messages:
+        dialogue.admit_message()
     if dialogue.hooks.mail:
         answer = dialogue.ask("mail", reply.SENDER_OK, dialogue.handler.mail, sender, params)
         if not answer.positive:
@@ -60,6 +63,8 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply:
         raise Reject(reply.UTF8_NOT_REQUESTED)
     if 0 < dialogue.rules.max_recipients <= len(transaction.recipients):
         raise Reject(reply.TOO_MANY_RECIPIENTS)
+    if dialogue.limits is not None:
+        dialogue.limits.recipient()
     recipient = Recipient(mailbox, params)
     answer = reply.RECIPIENT_OK
     if dialogue.hooks.rcpt:
@@ -73,6 +78,8 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply:
 def data(dialogue: Dialogue, argument: str) -> None:
     """RFC 5321 section 4.1.1.4."""
     transaction = _open_transaction(dialogue)
+    if argument.strip():
+        raise Reject(reply.NO_ARGUMENT_ALLOWED)
     if transaction.params.get("BODY") == "BINARYMIME":  # RFC 3030 section 3
         raise Reject(reply.BINARY_NEEDS_BDAT)
     _before_body(dialogue, transaction)
@@ -82,7 +89,7 @@ def data(dialogue: Dialogue, argument: str) -> None:
         dialogue,
         transaction,
         DataReader(
-            dialogue.wire,
+            body_wire(dialogue),
             rules.data_timeout,
             rules.max_message_size,
             not rules.accept_bare_newlines,
@@ -116,5 +123,5 @@ def _before_body(dialogue: Dialogue, transaction: Transaction) -> None:
 
 def _open_transaction(dialogue: Dialogue) -> Transaction:
     if dialogue.transaction is None:
-        raise Reject(reply.MAIL_FIRST)
+        raise Reject(reply.MAIL_FIRST if dialogue.session.helo else reply.HELO_FIRST)
     return dialogue.transaction

@@ -5,7 +5,7 @@ Made once per bind in each worker from the settings; the replies that depend onl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .extensions import Standing, offered
 from .handler import Hooks
@@ -24,6 +24,13 @@ class Rules:
     max_recipients: int = 1000
     max_messages: int = 0  # in one session
     max_errors: int = 10
+    max_idle_commands: int = 1000  # that bring no message nearer, between two messages
+    error_delay: float = 0.0
+    greeting_delay: float = 0.0
+    min_data_rate: int = 0  # octets of a body per second
+    min_data_rate_grace: float = 10.0
+    stress_command_timeout: float = 0.0
+    stress_data_timeout: float = 0.0
     command_timeout: float = 300.0
     data_timeout: float = 180.0
     require_tls: bool = False
@@ -46,6 +53,19 @@ class Rules:
         self.helo = Reply(250, self.hostname, bare=True)
         wanted = {name.upper() for name in self.auth_mechanisms}
         self.mechanisms = tuple(name for name in self.hooks.mechanisms if not wanted or name in wanted)
+
+    def for_trusted(self) -> Rules:
+        """The same without what is meant against abuse."""
+        return replace(
+            self,
+            max_messages=0,
+            max_idle_commands=0,
+            error_delay=0.0,
+            greeting_delay=0.0,
+            min_data_rate=0,
+            stress_command_timeout=0.0,
+            stress_data_timeout=0.0,
+        )
 
     def offered_mechanisms(self, tls: bool) -> tuple[str, ...]:
         """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4)."""

@@ -31,11 +31,13 @@ class Session:
 
     id           names it in logs
     peer, local  Endpoint of the client, and of this server
+    proxy        Endpoint of the proxy that named them in a PROXY header, or None
     bind         the bind the client came to, as configured
     hostname     what this server calls itself
     helo, esmtp  the name given in EHLO or HELO ("" before), and whether it was EHLO
     lmtp         whether this is an LMTP session (RFC 2033)
-    tls          version, cipher, sni and peer_certificate of the TLS connection, or None in clear
+    tls          version, cipher, sni, peer_certificate (as the ssl module gives it), peer_certificate_der and
+                 server_certificate of the TLS connection, or None in clear
     user         the authenticated identity, or None
     reverse_dns  the validated host name of the peer's address, "" if not known
     xforward     what a trusted peer said of the message's client (XFORWARD): {"ADDR": ..., "NAME": ...}
@@ -43,8 +45,8 @@ class Session:
     """
 
     __slots__ = (
-        "_local", "_state", "bind", "esmtp", "helo", "hostname", "id", "lmtp", "peer", "reverse_dns", "tls", "user",
-        "xforward",
+        "_local", "_state", "bind", "esmtp", "helo", "hostname", "id", "lmtp", "peer", "proxy", "reverse_dns", "tls",
+        "user", "xforward",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +54,7 @@ class Session:
     ) -> None:
         self.id = id
         self.peer = peer
+        self.proxy: Endpoint | None = None
         self.bind = bind
         self.hostname = hostname
         self.lmtp = lmtp

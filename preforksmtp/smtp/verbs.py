@@ -20,8 +20,9 @@ from .xclient import xclient, xforward
 if TYPE_CHECKING:
     from .dialogue import Dialogue
 
-# What a command may need. TLS and AUTH count where the rules require them.
-HELO, TLS, AUTH, OUTSIDE, TRANSACTION, NO_ARGUMENT, ARGUMENT = 1, 2, 4, 8, 16, 32, 64
+# What a command may need. TLS and AUTH count where the rules require them. IDLE: patience, for it brings no message
+# nearer (max_idle_commands).
+HELO, TLS, AUTH, OUTSIDE, TRANSACTION, NO_ARGUMENT, ARGUMENT, IDLE = 1, 2, 4, 8, 16, 32, 64, 128
 
 
 class Verb(NamedTuple):
@@ -32,6 +33,8 @@ class Verb(NamedTuple):
 
 def missing(dialogue: Dialogue, needs: int, argument: str) -> None:
     """Refuse a command that lacks one of `needs`, in the order a client would mend it."""
+    if needs & IDLE:
+        dialogue.idle()
     if needs & NO_ARGUMENT and argument.strip():
         raise Reject(reply.NO_ARGUMENT_ALLOWED)
     if needs & ARGUMENT and not argument.strip():
@@ -69,6 +72,8 @@ def lhlo(dialogue: Dialogue, name: str) -> Reply:
 def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -> None:
     if lmtp != dialogue.session.lmtp:
         raise Reject(reply.UNRECOGNIZED)
+    if dialogue.session.helo:
+        dialogue.idle()  # once or twice is needed
     name = name.strip()
     if not is_helo_name(name):
         raise Reject(reply.NEEDS_DOMAIN)
@@ -106,6 +111,8 @@ def noop(dialogue: Dialogue, argument: str) -> Reply:
 
 
 def quit_(dialogue: Dialogue, argument: str) -> None:
+    if argument:
+        raise Reject(reply.NO_ARGUMENT_ALLOWED)
     dialogue.quit = True
     dialogue.end(reply.CLOSING)
 
@@ -143,18 +150,18 @@ VERBS: dict[str, Verb] = {
     "STARTTLS": Verb(starttls, NO_ARGUMENT),
     "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS),
     "MAIL": Verb(mail, TLS | HELO | AUTH),
-    "RCPT": Verb(rcpt, TLS | HELO | TRANSACTION),
-    "DATA": Verb(data, TLS | HELO | TRANSACTION | NO_ARGUMENT),
+    "RCPT": Verb(rcpt, TLS),  # it looks for the transaction itself, which stands for HELO and AUTH
+    "DATA": Verb(data, TLS),
     "BDAT": Verb(bdat, 0),  # it says itself what it needs: its chunk must be read in any case
-    "RSET": Verb(rset, TLS | NO_ARGUMENT),
-    "NOOP": Verb(noop, 0),
-    "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT),
-    "EXPN": Verb(expn, TLS | AUTH | ARGUMENT),
-    "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT),
+    "RSET": Verb(rset, TLS | NO_ARGUMENT | IDLE),
+    "NOOP": Verb(noop, IDLE),
+    "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT | IDLE),
+    "EXPN": Verb(expn, TLS | AUTH | ARGUMENT | IDLE),
+    "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT | IDLE),
     "XCLIENT": Verb(xclient, OUTSIDE),
     "XFORWARD": Verb(xforward, TLS | HELO | OUTSIDE),
-    "HELP": Verb(help_, TLS),
-    "QUIT": Verb(quit_, NO_ARGUMENT),
+    "HELP": Verb(help_, TLS | IDLE),
+    "QUIT": Verb(quit_, 0),
 }
 
 _SHOWN = [name for name in VERBS if name not in ("LHLO", "XCLIENT", "XFORWARD")]

@@ -14,6 +14,10 @@ class Wire(Protocol):
     def draining(self) -> bool:
         """The worker is about to end: begin nothing new."""
 
+    @property
+    def expired(self) -> bool:
+        """The whole session has lasted too long."""
+
     def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
         """One line with its LF; None for a line longer than `limit` octets, which has been read to its end.
 
@@ -22,6 +26,12 @@ class Wire(Protocol):
 
     def read_block(self, size: int, timeout: float) -> bytes:
         """What has arrived, up to about `size` octets, at least one. `timeout` is a deadline for each 1 KiB."""
+
+    def wait(self, seconds: float) -> bool:
+        """Send what was written, and wait so long for input (or a drain); False where none came."""
+
+    def pause(self, seconds: float) -> None:
+        """Send what was written and do nothing for so long, unless the worker drains or the client leaves."""
 
     def push_back(self, data: bytes) -> None:
         """Put `data` back in front of what is read next."""

@@ -97,6 +97,8 @@ def xclient(dialogue: Dialogue, argument: str) -> Reply:
     session.helo = given.get("HELO", "")
     session.esmtp = given.get("PROTO") == "ESMTP"
     session.user = given.get("LOGIN") or None
+    if "ADDR" in given and dialogue.limits is not None:
+        dialogue.limits.moved()
     return dialogue.restart()
 
 

@@ -7,9 +7,9 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ class Settings:
     cert_reqs: str = "none"
     ciphers: str | None = None
     tls_min_version: str = "1.2"
+    sni: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 def openssl(*arguments: str | Path) -> None:

@@ -49,7 +49,7 @@ every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 def server(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("interop")
     (folder / "app.py").write_text(APP)
-    binds = ["-b", f"{LOOPBACK}?allow_insecure_auth", "-b", f"smtps://{LOOPBACK}"]
+    binds = ["-b", f"{LOOPBACK}?allow_insecure_auth", "-b", f"smtps://{LOOPBACK}", "-b", f"lmtp://{LOOPBACK}"]
     with Server(folder, "-w", "2", *binds, *certificate.options, "app:Mail") as running:
         yield running.ready()
         assert running.stop() == 0
@@ -67,7 +67,8 @@ def new_message(line_end: str = "\r\n") -> bytes:
         f"From: <{SENDER}>", f"To: <{RECIPIENT}>", "Date: Tue, 24 Nov 2026 08:00:00 +0000",
         f"Message-ID: <{uuid.uuid4()}@example.com>", "Subject: interoperation", "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "",
-        ".", "..", ".dot", "...three", "", "Grüße, 世界", " leading and trailing ", "\ttab", "x" * 990, "From here", "", "end",
+        ".", "..", ".dot", "...three", "", "Grüße, 世界", " leading and trailing ", "\ttab", "x" * 990,
+        "From here", "", "end",
     ]  # fmt: skip
     return "".join(line + line_end for line in lines).encode()
 
@@ -80,9 +81,9 @@ def assert_stored_once(server: Server, content: bytes) -> None:
     assert found == [content]
 
 
-def run(arguments: list[str], content: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(arguments: list[str], content: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
     done = subprocess.run(
-        arguments, input=content, capture_output=True, timeout=30, env={**os.environ, **(env or {})}, check=False
+        arguments, input=content, capture_output=True, timeout=30, env=os.environ | env, check=False
     )
     assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout!r}\n{done.stderr!r}"
     return done
@@ -138,6 +139,14 @@ def test_smtplib_with_ten_megabytes(server: Server, certificate: Certificate) ->
     assert_stored_once(server, content)
 
 
+def test_smtplib_over_lmtp(server: Server) -> None:
+    content = new_message()
+    with smtplib.LMTP("127.0.0.1", server.port("lmtp"), timeout=15) as client:
+        refused = client.sendmail(SENDER, [RECIPIENT], content, ["BODY=8BITMIME"])
+    assert refused == {}
+    assert_stored_once(server, content)
+
+
 # --- curl
 
 
@@ -179,6 +188,19 @@ def test_swaks(server: Server, tmp_path: Path, transport: str, auth: str) -> Non
     assert_stored_once(server, content)
 
 
+def test_swaks_over_lmtp(server: Server, tmp_path: Path) -> None:
+    content = new_message()
+    file = tmp_path / "message"
+    file.write_bytes(content.replace(b"\r\n", b"\n").removesuffix(b"\n"))
+    recipients = f"{RECIPIENT},other@example.com"
+    done = run([
+        need("swaks"), "--protocol", "LMTP", "--server", "127.0.0.1", "--port", str(server.port("lmtp")),
+        "--from", SENDER, "--to", recipients, "--data", f"@{file}", "--timeout", "15",
+    ])  # fmt: skip
+    assert b"250 2.0.0 Ok: queued as" in done.stdout
+    assert_stored_once(server, content)
+
+
 # --- msmtp
 
 
@@ -210,14 +232,15 @@ def test_msmtp(server: Server, certificate: Certificate, tmp_path: Path, transpo
 def test_smtp_source(server: Server, tmp_path: Path, connections: int) -> None:
     content = new_message()
     file = tmp_path / "message"
-    file.write_bytes(content.replace(b"\r\n", b"\n").removesuffix(b"\n"))  # smtp-source ends the last line itself
+    file.write_bytes(content.replace(b"\r\n", b"\n").removesuffix(b"\n"))
     count = 50
     run([
         need("smtp-source"), "-s", str(connections), "-m", str(count), "-f", SENDER, "-t", RECIPIENT, "-F", str(file),
         f"127.0.0.1:{port(server, 'clear')}",
     ])  # fmt: skip
     marker = content.split(b"\r\n")[3]
-    assert [stored for stored in server.stored() if marker in stored] == [content] * count
+    # smtp-source adds an empty line.
+    assert [stored for stored in server.stored() if marker in stored] == [content + b"\r\n"] * count
 
 
 MASTER_CF = """\
@@ -232,6 +255,7 @@ flush     unix  n  -  n  1000?  0  flush
 proxymap  unix  -  -  n  -  -  proxymap
 tlsmgr    unix  -  -  n  1000?  1  tlsmgr
 smtp      unix  -  -  n  -  -  smtp
+lmtp      unix  -  -  n  -  -  lmtp
 error     unix  -  -  n  -  -  error
 retry     unix  -  -  n  -  -  error
 scache    unix  -  -  n  -  1  scache
@@ -277,7 +301,7 @@ class Postfix(Program):
 
     def submit(self, content: bytes, *recipients: str) -> None:
         """Through its sendmail, as a local program does."""
-        run([str(self._sbin / "sendmail"), "-i", "-f", SENDER, *recipients], content, {"MAIL_CONFIG": str(self.config)})
+        run([str(self._sbin / "sendmail"), "-i", "-f", SENDER, *recipients], content, MAIL_CONFIG=str(self.config))
 
     def queued(self) -> list[Path]:
         folders = ("maildrop", "incoming", "active", "deferred")
@@ -298,7 +322,7 @@ def postfix_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("transport", ["clear", "starttls", "tls"])
+@pytest.mark.parametrize("transport", ["clear", "starttls", "tls", "lmtp"])
 def test_a_postfix_relays_to_the_server(
     server: Server, certificate: Certificate, postfix_folder: Path, transport: str
 ) -> None:
@@ -306,13 +330,15 @@ def test_a_postfix_relays_to_the_server(
         "clear": {"smtp_tls_security_level": "none"},
         "starttls": {"smtp_tls_security_level": "verify", "smtp_tls_verify_cert_match": "127.0.0.1, localhost"},
         "tls": {"smtp_tls_security_level": "encrypt", "smtp_tls_wrappermode": "yes"},
+        "lmtp": {"relayhost": "", "default_transport": f"lmtp:inet:127.0.0.1:{server.port('lmtp')}"},
     }[transport] | {"smtp_tls_CAfile": str(certificate.certfile)}
     contents = [new_message() for _ in range(10)]
     with Postfix(postfix_folder, f"[127.0.0.1]:{port(server, transport)}", **settings) as postfix:
         try:
             wait_until(lambda: "daemon started" in postfix.read_log(), "Postfix starts")
             for number, content in enumerate(contents):
-                postfix.submit(content.replace(b"\r\n", b"\n"), RECIPIENT, *[f"r{i}@example.com" for i in range(number)])
+                others = [f"other{i}@example.com" for i in range(number)]
+                postfix.submit(content.replace(b"\r\n", b"\n"), RECIPIENT, *others)
             wait_until(lambda: not postfix.queued(), "Postfix's queue is empty")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{postfix.output}\n{postfix.read_log()}\n{server.output}") from None

@@ -1,0 +1,200 @@
+"""The limits on clients, over all workers: what smtp/limits.py asks for, answered from prefork/clients.py.
+
+A Limiter for each listener and worker, a Visit for each session. A client is an address with as much of it as the
+prefix settings say; those in trusted_clients, peers that only speak for others (XCLIENT) and clients of a unix
+socket are counted as sessions of the server, and not limited. Each refusal is a Reject and one line in the log; what a
+client was refused does not count against it, so that one who insists still gets its due.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Any
+
+from .networks import Networks
+from .prefork.clients import CONNECTIONS, FAILURES, MESSAGES, RECIPIENTS, Clients
+from .smtp import reply
+from .smtp.reply import Reject, Reply
+from .smtp.rules import Rules
+from .smtp.session import Session
+
+# Settings that a worker can only keep together with the others.
+SHARED = (
+    "max_connections",
+    "busy_reply",
+    "max_connections_per_ip",
+    "max_connection_rate",
+    "max_message_rate",
+    "max_recipient_rate",
+    "max_auth_failure_rate",
+    "stress_threshold",
+)
+_RATES = (
+    ("max_connection_rate", CONNECTIONS, reply.TOO_MANY_CONNECTIONS),
+    ("max_message_rate", MESSAGES, reply.MESSAGE_RATE),
+    ("max_recipient_rate", RECIPIENTS, reply.RECIPIENT_RATE),
+    ("max_auth_failure_rate", FAILURES, reply.AUTH_FAILURE_RATE),
+)
+_V4_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def client_octets(host: str, prefix_v4: int, prefix_v6: int) -> bytes:
+    """What of an address names the client; b"" where it has none (a unix socket)."""
+    try:
+        address, prefix, family = socket.inet_pton(socket.AF_INET, host), prefix_v4, b"4"
+    except OSError:
+        try:
+            address, prefix, family = socket.inet_pton(socket.AF_INET6, host.partition("%")[0]), prefix_v6, b"6"
+        except OSError:
+            return b""
+        if address[:12] == _V4_MAPPED:
+            address, prefix, family = address[12:], prefix_v4, b"4"
+    rest = 8 * len(address) - prefix
+    if rest:
+        address = (int.from_bytes(address, "big") >> rest << rest).to_bytes(len(address), "big")
+    return family + address
+
+
+def make_limiter(config: Any, rules: Rules, clients: Clients, slot: int, log: logging.Logger) -> Limiter | None:
+    """The limiter of a listener, None if nothing there needs one. `config` is the settings as the bind has them."""
+    if not config.trusted_clients and not any(getattr(config, name) for name in SHARED):
+        return None
+    return Limiter(config, rules, clients, slot, log)
+
+
+class Limiter:
+    """What one listener's sessions are limited to. Called by the session threads of one worker."""
+
+    def __init__(self, config: Any, rules: Rules, clients: Clients, slot: int, log: logging.Logger) -> None:
+        self.clients = clients
+        self.table = clients.tables[slot]
+        self.table.open(config.threads)
+        self.log = log
+        self.max_connections: int = config.max_connections
+        self.busy_reply: bool = config.busy_reply
+        self.max_connections_per_ip: int = config.max_connections_per_ip
+        self.rates = {rate: (getattr(config, name), name, answer) for name, rate, answer in _RATES}
+        self.stress_threshold: float = config.stress_threshold
+        self._prefixes = (config.client_prefix_v4, config.client_prefix_v6)
+        self._trusted: Networks = config.trusted_clients
+        self._proxies: Networks = config.xclient
+        self._rules = (rules, rules.for_trusted() if self._trusted else rules)
+        self._overflowed = False
+
+    def enter(self, session: Session) -> Visit:
+        """A session begins. Raises Reject where it must not."""
+        visit = Visit(self, session)
+        visit.admit()
+        return visit
+
+    def rules(self, session: Session) -> Rules:
+        """The terms for this client; a proxy's are those of the clients it speaks for."""
+        host = session.peer.host
+        return self._rules[host in self._trusted and host not in self._proxies]
+
+    def key(self, host: str) -> int:
+        """The client's key; 0 if it is not limited."""
+        octets = b"" if self.exempt(host) else client_octets(host, *self._prefixes)
+        return self.clients.key(octets) if octets else 0
+
+    def exempt(self, host: str) -> bool:
+        return host in self._trusted or host in self._proxies
+
+    def overflowed(self) -> None:
+        if not self._overflowed:
+            self._overflowed = True
+            self.log.warning("the table of clients is full: some are not limited (said once)")
+
+
+class Visit:
+    """One session's limits; see smtp/limits.py."""
+
+    __slots__ = ("_here", "_key", "_limiter", "_place", "_said", "_session")
+
+    def __init__(self, limiter: Limiter, session: Session) -> None:
+        self._limiter = limiter
+        self._session = session
+        self._key = 0  # 0: not limited
+        self._place = -1
+        self._here = False
+        self._said = ""
+
+    def admit(self) -> None:
+        """Count the session, then see whether it is one too many: so two at once cannot both be the last."""
+        limiter, host = self._limiter, self._session.peer.host
+        self._key = limiter.key(host)
+        self._place = limiter.table.enter(self._key)
+        self._here = True
+        if self._key and self._place < 0:
+            self._key = 0
+            limiter.overflowed()
+        try:
+            if not limiter.exempt(host):
+                self._check_server()
+            if self._key:
+                self._check_client()
+        except Reject:
+            self.leave()
+            raise
+
+    def moved(self) -> None:
+        self.leave()
+        self.admit()
+
+    def leave(self) -> None:
+        if self._here:
+            self._here = False
+            self._limiter.table.leave(self._place)
+            self._key, self._place = 0, -1
+
+    def message(self) -> None:
+        self._count(MESSAGES)
+
+    def recipient(self) -> None:
+        self._count(RECIPIENTS)
+
+    def attempt(self) -> None:
+        self._count(FAILURES)
+
+    def succeeded(self) -> None:
+        if self._key and self._limiter.rates[FAILURES][0]:
+            self._limiter.table.count(self._place, FAILURES, -1)
+
+    def stressed(self) -> bool:
+        sessions, capacity = self._limiter.clients.load()
+        threshold = self._limiter.stress_threshold
+        return 0 < threshold * capacity <= sessions
+
+    def _check_server(self) -> None:
+        limiter = self._limiter
+        if limiter.max_connections and limiter.clients.total() > limiter.max_connections:
+            self._refuse("max_connections", limiter.max_connections, reply.TOO_BUSY)
+        if limiter.busy_reply:
+            sessions, capacity = limiter.clients.load()
+            if sessions >= max(capacity, 2):  # the last thread of all is kept to say so
+                self._refuse("busy_reply", capacity, reply.TOO_BUSY)
+
+    def _check_client(self) -> None:
+        limiter = self._limiter
+        most = limiter.max_connections_per_ip
+        if most and limiter.clients.sessions(self._key) > most:
+            self._refuse("max_connections_per_ip", most, reply.TOO_MANY_SESSIONS)
+        self._count(CONNECTIONS)
+
+    def _count(self, rate: int) -> None:
+        """Count first, then see, then take back: as with sessions."""
+        most, name, answer = self._limiter.rates[rate]
+        if not most or not self._key:
+            return
+        table = self._limiter.table
+        table.count(self._place, rate)
+        if self._limiter.clients.rate(self._key, rate) > most:
+            table.count(self._place, rate, -1)
+            self._refuse(name, most, answer)
+
+    def _refuse(self, limit: str, most: int, answer: Reply) -> None:
+        if self._said != limit:  # one line for a session that keeps trying
+            self._said = limit
+            self._limiter.log.info("session %s: %s: %s %d reached", self._session.id, self._session.peer, limit, most)
+        raise Reject(answer)

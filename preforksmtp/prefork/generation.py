@@ -1,0 +1,79 @@
+"""A generation: everything that its workers are forked from. A reload, and a roll, make the next one.
+
+Lives in the master; a worker gets it through the fork. Root makes the Plan: it knows config files, logs and TLS, the
+master only that there is something to commit or to abandon. Nothing here fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from socket import socket
+from typing import TYPE_CHECKING, Protocol
+
+from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.pool import Serve
+from preforksmtp.prefork.scoreboard import Scoreboard
+from preforksmtp.prefork.worker import Worker, WorkerConfig
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.child import Child
+
+Boot = Callable[[Worker], Serve]
+
+SPARE_SLOTS = 32  # beyond two generations: TTIN, and workers slow to leave
+FEW_SLOTS = 8  # the fewest of these with which a bigger generation still moves into an existing scoreboard
+
+
+class MasterConfig(WorkerConfig, Protocol):
+    """The settings a master reads."""
+
+    @property
+    def workers(self) -> int: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def boot_timeout(self) -> float: ...
+
+
+def nothing() -> None:
+    """What a plan that holds no resources commits and abandons."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What root makes of one configuration. All of it is open and checked; the former one is still in place."""
+
+    config: MasterConfig
+    listeners: Sequence[socket]
+    boot: Boot
+    hooks: Hooks = field(default_factory=Hooks)
+    commit: Callable[[], None] = nothing  # its first worker serves: let go of what only the former one needs
+    abandon: Callable[[], None] = nothing  # it failed: close what it opened, put back what it changed
+
+
+class Generation:
+    """A plan with a number and a scoreboard. Numbers grow; workers of several generations may live at once."""
+
+    def __init__(self, plan: Plan, number: int, board: Scoreboard) -> None:
+        self.plan = plan
+        self.number = number
+        self.board = board
+        self.config = plan.config
+        self.listeners = plan.listeners
+        self.hooks = plan.hooks
+
+    def successor(self, plan: Plan) -> Generation:
+        """Master: the next one; on a bigger scoreboard, to which the totals move, if it does not fit into ours."""
+        config, board = plan.config, self.board
+        if len(board.slots) < 2 * config.workers + FEW_SLOTS or len(board.slots[0].rows) < config.threads:
+            board = new_board(config, previous=board)
+        return Generation(plan, self.number + 1, board)
+
+    def owns(self, worker: Child) -> bool:
+        return worker.generation is self
+
+
+def new_board(config: MasterConfig, previous: Scoreboard | None = None) -> Scoreboard:
+    """Master: slots for two generations and some more."""
+    return Scoreboard(2 * config.workers + SPARE_SLOTS, config.threads, previous)
