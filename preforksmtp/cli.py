@@ -17,6 +17,7 @@ from . import access, config, log, reference
 from .access import AccessLog
 from .app import AppError, load_app, start_handler
 from .check import ConfigError, check, warnings
+from .limits import make_limiter
 from .net.listener import Listener, ListenError, open_listeners
 from .net.tls import TLSError, server_context
 from .prefork.master import Master
@@ -122,6 +123,7 @@ class Composition:
                 listener.socket.getsockname(),
                 self._contexts.get(listener.bind.text),
                 hooks,
+                partial(make_limiter, clients=worker.clients, slot=worker.slot, log=self._log),
             )
             for listener in self._listeners
         ]

@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
+from preforksmtp.imports import forgetting_imports
 from preforksmtp.settings import BY_NAME
 
 
@@ -30,7 +31,8 @@ def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"config file {path}: {error}"]
     names: dict[str, Any] = {"__file__": path, "__name__": "__config__", "__builtins__": __builtins__}
     try:
-        exec(code, names)
+        with forgetting_imports():
+            exec(code, names)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

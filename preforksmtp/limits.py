@@ -83,9 +83,12 @@ class Limiter:
         self._overflowed = False
 
     def enter(self, session: Session) -> Visit:
-        """A session begins. Raises Reject where it must not."""
+        """A session begins; it has a `refusal` where it must not."""
         visit = Visit(self, session)
-        visit.admit()
+        try:
+            visit.admit()
+        except Reject as refused:
+            visit.refusal = refused.reply
         return visit
 
     def rules(self, session: Session) -> Rules:
@@ -110,7 +113,7 @@ class Limiter:
 class Visit:
     """One session's limits; see smtp/limits.py."""
 
-    __slots__ = ("_here", "_key", "_limiter", "_place", "_said", "_session")
+    __slots__ = ("_here", "_key", "_limiter", "_place", "_said", "_session", "refusal")
 
     def __init__(self, limiter: Limiter, session: Session) -> None:
         self._limiter = limiter
@@ -119,6 +122,7 @@ class Visit:
         self._place = -1
         self._here = False
         self._said = ""
+        self.refusal: Reply | None = None
 
     def admit(self) -> None:
         """Count the session, then see whether it is one too many: so two at once cannot both be the last."""
@@ -196,5 +200,5 @@ class Visit:
     def _refuse(self, limit: str, most: int, answer: Reply) -> None:
         if self._said != limit:  # one line for a session that keeps trying
             self._said = limit
-            self._limiter.log.info("session %s: %s: %s %d reached", self._session.id, self._session.peer, limit, most)
+            self._limiter.log.info("session %s: %s: %s (%d) reached", self._session.id, self._session.peer, limit, most)
         raise Reject(answer)

@@ -99,9 +99,11 @@ class ErrorLog(logging.Handler):
     they follow the record as a traceback does.
     """
 
-    def __init__(self, file: LogFile, log_format: str) -> None:
+    def __init__(self, file: LogFile, log_format: str, severity: str = "info") -> None:
         super().__init__()
         self.file = file
+        self._severity = severity
+        self._closed = False
         self._line = json_line if log_format == "json" else text_line
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -118,30 +120,44 @@ class ErrorLog(logging.Handler):
         except (LogError, OSError) as error:
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
 
+    def install(self) -> None:
+        """Point the logger at this log instead of an earlier one, which stays open.
+
+        While it is installed its records do not propagate: an application that calls logging.basicConfig() would
+        have each of them twice on its terminal.
+        """
+        logger = logging.getLogger(LOGGER)
+        for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
+            logger.removeHandler(old)
+        logger.addHandler(self)
+        logger.setLevel(self._severity.upper())
+        logger.propagate = False
+
     def close(self) -> None:
-        """Give the logger back as it was found."""
+        """Close the file; if the log is installed, give the logger back as it was found."""
         logger = logging.getLogger(LOGGER)
         if self in logger.handlers:
             logger.removeHandler(self)
             logger.propagate = True
             logger.setLevel(logging.NOTSET)
+        if not self._closed:
+            self._closed = True
             self.file.close()
         super().close()
 
 
-def open_error_log(config: ErrorLogSettings) -> ErrorLog:
-    """Point the logger "preforksmtp" at error_logfile instead of an earlier one. LogError: no change.
+def make_error_log(config: ErrorLogSettings) -> ErrorLog:
+    """The error log that the settings ask for, open but not installed. Raises LogError."""
+    return ErrorLog(LogFile("error_logfile", config.error_logfile), config.log_format, config.log_level)
 
-    While it is open its records do not propagate: an application that calls logging.basicConfig() would have
-    each of them twice on its terminal.
-    """
-    handler = ErrorLog(LogFile("error_logfile", config.error_logfile), config.log_format)
-    logger = logging.getLogger(LOGGER)
-    for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
+
+def open_error_log(config: ErrorLogSettings) -> ErrorLog:
+    """The same, installed in place of an earlier one, which is closed. LogError: no change."""
+    handler = make_error_log(config)
+    earlier = [old for old in logging.getLogger(LOGGER).handlers if isinstance(old, ErrorLog)]
+    handler.install()
+    for old in earlier:
         old.close()
-    logger.addHandler(handler)
-    logger.setLevel(config.log_level.upper())
-    logger.propagate = False
     return handler
 
 

@@ -12,18 +12,21 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .access import AccessLog, AccessRecord
+from .limits import Limiter, Visit
 from .net.bind import Bind
 from .net.proxy import read_header
+from .net.resolver import Resolver
 from .net.wire import Wire
 from .networks import Networks
 from .prefork import scoreboard
 from .prefork.seat import Seat
 from .smtp import reply
+from .smtp.address import is_host_name
 from .smtp.dialogue import Dialogue
 from .smtp.handler import Hooks
 from .smtp.reply import Reply
@@ -47,9 +50,18 @@ class Terms:
     xclient: Networks
     xforward: Networks
     local: Endpoint | None  # of the listener, where it is one address
+    reverse_dns_timeout: float  # 0: no look-up
+    limiter: Limiter | None
 
 
-def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | None, hooks: Hooks) -> Terms:
+def make_terms(
+    config: Any,
+    bind: Bind,
+    address: Any,
+    context: ssl.SSLContext | None,
+    hooks: Hooks,
+    limiter: Callable[[Any, Rules], Limiter | None] | None = None,
+) -> Terms:
     """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname()."""
     rules = Rules(
         hooks=hooks,
@@ -58,6 +70,14 @@ def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | 
         max_message_size=config.max_message_size,
         max_recipients=config.max_recipients,
         max_errors=config.max_errors,
+        max_messages=config.max_messages,
+        max_idle_commands=config.max_idle_commands,
+        error_delay=config.error_delay,
+        greeting_delay=config.greeting_delay,
+        min_data_rate=config.min_data_rate,
+        min_data_rate_grace=config.min_data_rate_grace,
+        stress_command_timeout=config.stress_command_timeout if config.stress_threshold else 0.0,
+        stress_data_timeout=config.stress_data_timeout if config.stress_threshold else 0.0,
         command_timeout=config.command_timeout,
         data_timeout=config.data_timeout,
         require_tls=config.require_tls,
@@ -81,6 +101,8 @@ def make_terms(config: Any, bind: Bind, address: Any, context: ssl.SSLContext | 
         xclient=config.xclient,
         xforward=config.xforward,
         local=None if local.host in ("0.0.0.0", "::") else local,
+        reverse_dns_timeout=config.reverse_dns_timeout if config.reverse_dns else 0.0,
+        limiter=limiter(config, rules) if limiter is not None else None,
     )
 
 
@@ -95,6 +117,7 @@ class Service:
         # Names of sessions: unique over workers and restarts, and short enough for a log line.
         self._prefix = _base36(int(time.time() * 1000) % 36**6) + _base36(os.getpid())
         self._numbers = itertools.count(1)
+        self._resolver = Resolver(is_host_name)
 
     def serve(self, sock: socket.socket, peer: Any, index: int, seat: Seat) -> None:
         """Serve one connection to its end, and close it."""
@@ -120,9 +143,19 @@ class Service:
         seat.interrupt = wire.interrupt
         journal = SessionJournal(self._log, self._access, seat, self._worker)
         linger = True
+        visit: Visit | None = None
         try:
             if terms.proxies and session.peer.host in terms.proxies:
                 _proxied(session, sock)
+            if terms.limiter is not None:
+                visit = terms.limiter.enter(session)
+                rules = terms.limiter.rules(session)
+                if visit.refusal is not None:
+                    linger = False  # the client has yet to speak
+                    if not terms.implicit_tls:  # a handshake is work that the limit is there to save
+                        wire.write(visit.refusal.wire)
+                        wire.flush()
+                    return
             if terms.implicit_tls:
                 session.tls = wire.start_tls(rules.command_timeout)
                 journal.tls_started(session)
@@ -131,9 +164,8 @@ class Service:
                 wire.flush()
             else:
                 dialogue = Dialogue(wire, session, rules, journal)
-                if terms.xclient or terms.xforward:
-                    dialogue.xclient = session.peer.host in terms.xclient
-                    dialogue.xforward = session.peer.host in terms.xforward
+                dialogue.limits = visit
+                self._introduce(dialogue, terms)
                 dialogue.run()
                 linger = not dialogue.quit
         except EOFError:
@@ -144,7 +176,18 @@ class Service:
             journal.ended(session, error.strerror or str(error) or type(error).__name__)
         finally:
             seat.interrupt = None  # before the descriptor's number can be another connection's
+            if visit is not None:
+                visit.leave()
             wire.close(linger)
+
+    def _introduce(self, dialogue: Dialogue, terms: Terms) -> None:
+        """What is known of the client before a word is spoken."""
+        session = dialogue.session
+        if terms.reverse_dns_timeout and session.peer.port:
+            session.reverse_dns = self._resolver.lookup(session.peer.host, terms.reverse_dns_timeout)
+        if terms.xclient or terms.xforward:
+            dialogue.xclient = session.peer.host in terms.xclient
+            dialogue.xforward = session.peer.host in terms.xforward
 
 
 class SessionJournal:

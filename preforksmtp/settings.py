@@ -195,8 +195,8 @@ SETTINGS = (
             "Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is no limit.",
             "session"),
     Setting("max_idle_commands", (), integer(), 1000, LIMITS,
-            "Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two messages: 421 "
-            "4.7.0. 0 is no limit.", "session"),
+            "Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two messages: "
+            "421 4.7.0. 0 is no limit.", "session"),
     Setting("min_data_rate", (), size(), 0, LIMITS,
             "Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the client "
             "counts. 0 is no limit.", "session"),
@@ -206,7 +206,7 @@ SETTINGS = (
             "Seconds to wait before the greeting; a client that speaks first is no mail server: 554 5.5.1. 0 is off.",
             "session"),
     Setting("error_delay", (), seconds(zero=True), 0, LIMITS,
-            "Seconds by which each refusal of a command is delayed, from the fourth since the last message on. 0 is off.",
+            "Seconds by which each refusal of a command is delayed, from the fourth since the last message. 0 is off.",
             "session"),
     Setting("stress_threshold", (), share(), 0, LIMITS,
             "Share of all threads that are busy, 0.9 or 90%, from which on the stress_ timeouts apply. 0 is off."),
@@ -215,7 +215,7 @@ SETTINGS = (
     Setting("stress_data_timeout", (), seconds(), 10, LIMITS,
             "Seconds to wait for the next block of a message under stress.", "session"),
     Setting("reverse_dns", (), boolean(), False, LIMITS,
-            "Look up the name of each client's address before the greeting, and confirm it by the address of that name; "
+            "Look up the name of each client's address before the greeting, confirmed by the address of that name, "
             "for Received, and session.reverse_dns.", "session"),
     Setting("reverse_dns_timeout", (), seconds(), 1.5, LIMITS,
             "Seconds to wait for that name.", "session"),

@@ -143,6 +143,22 @@ def test_a_type_takes(kind, raw, value):
         (values.hostname(), "m\u00fcnchen.example"),
         (values.hostname(), "[mx]"),
         (values.hostname(), "a" * 64 + ".org"),
+        (values.cidrs(), "localhost"),
+        (values.cidrs(), "10.0.0.0/33"),
+        (values.cidrs(), "10.0.0.1/8"),  # a slip: the host, or its network?
+        (values.cidrs(), 10),
+        (values.cidrs(), [10]),
+        (values.named_certificates(), "a.pem,a.key"),
+        (values.named_certificates(), "=a.pem"),
+        (values.named_certificates(), "a.org="),
+        (values.named_certificates(), "a.org=,k"),
+        (values.named_certificates(), "a.org=a,b,c"),
+        (values.named_certificates(), "a.*.org=a"),
+        (values.named_certificates(), "192.0.2.1=a"),
+        (values.named_certificates(), "[192.0.2.1]=a"),
+        (values.named_certificates(), "m\u00fcnchen.example=a"),
+        (values.named_certificates(), {"a.org": 5}),
+        (values.named_certificates(), 5),
     ],
 )
 def test_a_type_refuses(kind, raw):

@@ -80,7 +80,7 @@ def assign_sockets(
     served: set[int] = set()  # indexes into binds
     for item in passed:
         sock = adopt_socket(item.fd)
-        index = _find_bind(item, sock, binds, served)
+        index = find_bind(item, sock, binds, served)
         if index is None:
             bind = Bind(f"fd://{item.fd}", item.scheme or "smtp", fd=item.fd)
         else:
@@ -118,7 +118,8 @@ def _fault(sock: socket.socket) -> str | None:
     return None if listening else "the socket does not listen (systemd: use Accept=no)"
 
 
-def _find_bind(item: Passed, sock: socket.socket, binds: list[Bind], served: set[int]) -> int | None:
+def find_bind(item: Passed, sock: socket.socket, binds: list[Bind], served: set[int]) -> int | None:
+    """The index of the bind that a passed socket serves (the rules above), or None."""
     for index, bind in enumerate(binds):
         if bind.fd == item.fd:
             return index

@@ -19,6 +19,7 @@ from typing import Any
 
 from preforksmtp.net.activation import (
     InheritError,
+    Passed,
     adopt_socket,
     assign_sockets,
     sockets_passed,
@@ -53,24 +54,32 @@ class ListenError(Exception):
 class Listener:
     """A listening socket with the Bind it serves."""
 
-    def __init__(self, bind: Bind, sock: socket.socket, *, path: str | None = None) -> None:
-        """`path`: file of a unix socket that this process bound, to be removed by close()."""
+    def __init__(
+        self, bind: Bind, sock: socket.socket, *, path: str | None = None, passed: Passed | None = None
+    ) -> None:
+        """`path`: file of a unix socket that this process bound, to be removed by close(). `passed`: by systemd."""
         self.bind = bind
         self.socket = sock
         self.address = format_address(sock)
-        self._path = path
+        self.path = path
+        self.passed = passed
+        self.shared = False  # another master serves it as well (an upgrade): its file stays
         self._inode = _inode(path) if path is not None else None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<Listener {self.bind.scheme} {self.address} fd={self.socket.fileno()}>"
 
+    def serving(self, bind: Bind) -> Listener:
+        """The same socket for another bind, of the same place; this object is not closed then."""
+        return Listener(bind, self.socket, path=self.path, passed=self.passed)
+
     def close(self) -> None:
         """Close; the process that bound a unix socket also removes its file, if it is still the same one."""
         self.socket.close()
-        if self._path is None or os.getpid() != self._pid:
+        if self.path is None or self.shared or os.getpid() != self._pid:
             return  # a worker's copy, or a socket that belongs to the service manager
-        path, self._path = self._path, None
+        path, self.path = self.path, None
         try:
             if _inode(path) == self._inode:
                 os.unlink(path)
@@ -87,6 +96,7 @@ def open_listeners(
     environ: MutableMapping[str, str],
     send_timeout: float = SEND_TIMEOUT,
     reuse_port: bool = False,
+    tries: int | None = None,
 ) -> list[Listener]:
     """Open every bind, in the given order; runs in the master. A host name or ":25" may yield several.
 
@@ -95,11 +105,12 @@ def open_listeners(
     """
     listeners: list[Listener] = []
     try:
-        assigned, rest = assign_sockets(take_passed_sockets(environ), list(binds))
-        listeners += [Listener(bind, sock) for bind, sock in assigned]
+        passed = {item.fd: item for item in take_passed_sockets(environ)}
+        assigned, rest = assign_sockets(list(passed.values()), list(binds))
+        listeners += [Listener(bind, sock, passed=passed[sock.fileno()]) for bind, sock in assigned]
         _refuse_same_fd(rest)
         for bind in rest:
-            listeners += _open(bind, backlog, reuse_port)
+            listeners += _open(bind, backlog, reuse_port, BIND_TRIES if tries is None else tries)
     except (ListenError, InheritError) as error:
         for listener in listeners:
             listener.close()
@@ -126,12 +137,12 @@ def format_address(sock: socket.socket) -> str:
     return f"unix:{name}"
 
 
-def _open(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
+def _open(bind: Bind, backlog: int, reuse_port: bool, tries: int) -> list[Listener]:
     if bind.fd is not None:
         return [Listener(bind, adopt_socket(bind.fd))]
     if bind.path is not None:
         return [_open_unix(bind, bind.path, backlog)]
-    return _open_inet(bind, backlog, reuse_port)
+    return _open_inet(bind, backlog, reuse_port, tries)
 
 
 def _refuse_same_fd(binds: Iterable[Bind]) -> None:
@@ -144,7 +155,7 @@ def _refuse_same_fd(binds: Iterable[Bind]) -> None:
 # --- TCP
 
 
-def _open_inet(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
+def _open_inet(bind: Bind, backlog: int, reuse_port: bool, tries: int) -> list[Listener]:
     """One listener for each address of the host; an address family this machine lacks is passed over."""
     listeners: list[Listener] = []
     missing: OSError | None = None
@@ -153,7 +164,7 @@ def _open_inet(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
         if bind.port == 0 and listeners:  # ":0": v4 and v6 on the same port
             address = (address[0], listeners[0].socket.getsockname()[1], *address[2:])  # noqa: PLW2901
         try:
-            listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, reuse_port)))
+            listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, reuse_port, tries)))
         except OSError as error:
             if len(addresses) > 1 and _family_missing(family, error):
                 missing = error
@@ -161,9 +172,9 @@ def _open_inet(bind: Bind, backlog: int, reuse_port: bool) -> list[Listener]:
                 continue
             for listener in listeners:
                 listener.close()
-            raise ListenError(_explain(bind, address, error)) from None
+            raise ListenError(_explain(bind, address, error, tries)) from None
     if not listeners and missing is not None:
-        raise ListenError(_explain(bind, addresses[0][1], missing))
+        raise ListenError(_explain(bind, addresses[0][1], missing, tries))
     return listeners
 
 
@@ -191,9 +202,9 @@ def _resolve(bind: Bind) -> list[tuple[socket.AddressFamily, _Address]]:
 
 
 def _listen_retrying(
-    bind: Bind, family: socket.AddressFamily, address: _Address, backlog: int, reuse_port: bool
+    bind: Bind, family: socket.AddressFamily, address: _Address, backlog: int, reuse_port: bool, tries: int
 ) -> socket.socket:
-    for attempt in range(1, BIND_TRIES + 1):
+    for attempt in range(1, tries + 1):
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,19 +217,20 @@ def _listen_retrying(
             return sock
         except OSError as error:
             sock.close()
-            if error.errno != errno.EADDRINUSE or attempt == BIND_TRIES:
+            if error.errno != errno.EADDRINUSE or attempt == tries:
                 raise
-        log.info("%s is in use, trying again in %g s (%d of %d)", bind.text, RETRY_DELAY, attempt, BIND_TRIES)
+        log.info("%s is in use, trying again in %g s (%d of %d)", bind.text, RETRY_DELAY, attempt, tries)
         sleep(RETRY_DELAY)
     raise AssertionError("unreachable")
 
 
-def _explain(bind: Bind, address: _Address, error: OSError) -> str:
+def _explain(bind: Bind, address: _Address, error: OSError, tries: int) -> str:
     host, port = address[0], address[1]
     where = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     reason = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
-        reason = f"another program uses it (tried {BIND_TRIES} times); stop that or choose another port"
+        tried = f" (tried {tries} times)" if tries > 1 else ""
+        reason = f"another program uses it{tried}; stop that or choose another port"
     elif error.errno in (errno.EACCES, errno.EPERM) and port >= 1024:
         reason = "permission denied by a policy of this machine (SELinux, AppArmor, firewall?)"
     elif error.errno in (errno.EACCES, errno.EPERM):

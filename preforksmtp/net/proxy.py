@@ -69,8 +69,12 @@ class _Reader:
         data = b""
         while len(data) < size:
             data += self._receive(size - len(data))
-            if not SIGNATURE.startswith(data) and not data.startswith(_PREFIX[: len(data)]):
+            if SIGNATURE.startswith(data):
+                continue
+            if not data.startswith(_PREFIX[: len(data)]):
                 raise ProxyError(f"no PROXY header, but {_quote(data)}")
+            if b"\n" in data:  # too early for any line of version 1
+                raise _malformed(data)
         return data
 
     def exactly(self, size: int) -> bytes:

@@ -100,5 +100,5 @@ class Resolver:
             if isinstance(name, str) and self._valid(name) and address in self._addresses_of(name):
                 return name
         except Exception:  # OSError: no such name. UnicodeError, ValueError: a name Python cannot make a str of
-            pass
+            return ""
         return ""

@@ -41,7 +41,7 @@ def _become(master: Master, run: Callable[[], object], mask: set[int]) -> None:
     """Aide. It must never return into the master's frames."""
     code = 1
     try:
-        master.signals.abandon()
+        master.wakeup.close_in_child()
         for number in signals.HANDLED:
             signal.signal(number, signal.SIG_DFL)
         master.close_in_child()

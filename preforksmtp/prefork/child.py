@@ -13,7 +13,6 @@ import math
 import os
 import signal
 import time
-
 from typing import TYPE_CHECKING
 
 from preforksmtp.prefork import signals

@@ -192,7 +192,8 @@ class Clients:
             if place >= 0:
                 word = table.rates[rate][place]
                 if table.keys[place] == key:
-                    word = _rolled(word, minute)
+                    if word >> 2 * _BITS != minute + 1 & _MINUTES:  # or it was written after we took the time
+                        word = _rolled(word, minute)
                     this += word & _MOST
                     last += word >> _BITS & _MOST
         return this + last * (1.0 - now % 60.0 / 60.0) if last else this
@@ -218,9 +219,9 @@ def _minute(now: float) -> int:
 
 
 def _rolled(word: int, minute: int) -> int:
-    """A rate as it is in `minute`. One that is a minute ahead was written after the reader took the time: it stands."""
+    """A rate as it is in `minute`."""
     age = (minute - (word >> 2 * _BITS)) & _MINUTES
-    if age in (0, _MINUTES):
+    if age == 0:
         return word
     return minute << 2 * _BITS | ((word & _MOST) << _BITS if age == 1 else 0)
 

@@ -94,6 +94,13 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def explain(error: BaseException) -> str:
+    """One line. Our own errors are lines already; the user's have a type and a text."""
+    if type(error).__module__.startswith("preforksmtp."):
+        return "; ".join(str(error).splitlines())
+    return describe(error)
+
+
 def _warn_running(name: str) -> None:
     log.warning("hook %s is running for more than %g s", name, SLOW)
 

@@ -2,73 +2,71 @@
 them.
 
 Everything here runs in the master, except `_become_worker`. Nothing blocks: whatever takes time is a deadline
-that the loop looks at (`_next_deadline`). It reads no byte from the network. It keeps one end of two pipes
-that all workers share: the lifeline, whose EOF tells them that the master is gone, and the bell, by which
-they say "look at the scoreboard".
+that the loop looks at (`_next_deadline`). It reads no byte from the network.
 
-Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), USR1 reopen logs, TTIN and TTOU
-one worker more or less, CHLD reap. The table is `actions`; what is not in it is queued and dropped. run()
-returns the exit code: 0 after a stop; 3 or 4 if workers failed to boot and none was ever READY.
+Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), HUP reload, USR1 reopen logs, USR2
+upgrade, WINCH no workers, TTIN and TTOU one worker more or less, CHLD reap. The table is `actions`; what is not in it
+is queued and dropped. run() returns the exit code: 0 after a stop; 3 or 4 if workers failed to boot and none was ever READY.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import selectors
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from socket import socket
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
-from preforksmtp.prefork import child, scoreboard, signals
+from preforksmtp.prefork import aide, child, scoreboard, signals
 from preforksmtp.prefork.child import Child
-from preforksmtp.prefork.pool import Serve
+from preforksmtp.prefork.generation import Boot, Generation, MasterConfig, Plan, new_board
+from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.reload import Reload
 from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.throttle import Throttle
-from preforksmtp.prefork.worker import BOOT_FAILED, Worker, WorkerConfig
-
-Boot = Callable[[Worker], Serve]
+from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
+from preforksmtp.prefork.worker import BOOT_FAILED, Worker
 
 ROUND = 1.0  # seconds between two looks round, at most
-ASLEEP = 2.0  # a round this late: we were stopped or suspended, and so were the workers
-SPARE_SLOTS = 32  # beyond two generations: TTIN, and workers slow to leave
 OWN_ACCORD = "left of its own accord"
+HOOK_FAILED = 1
 HALTING_CODES = (BOOT_FAILED, 4)
-
-
-class MasterConfig(WorkerConfig, Protocol):
-    """The settings a master reads."""
-
-    @property
-    def workers(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def boot_timeout(self) -> float: ...
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Master:
-    """`on_ready` is called once, when all workers of the first generation serve; `on_reopen` on USR1."""
+    """What root may set before run(): `hooks`; `rehearse`, run in a throw-away child, and `prepare`, run in the master,
+    for HUP; and its callbacks:
+
+    on_ready      once, when all workers of the first generation serve
+    on_reopen     USR1
+    on_reloading  a reload or roll begins
+    on_reloaded   it is over, with the fault, "" for success
+    on_child      in every child, first thing: close what is the master's alone
+    """
 
     def __init__(self, config: MasterConfig, listeners: Sequence[socket], boot: Boot, log: logging.Logger) -> None:
-        self.config = config
-        self.listeners = listeners
-        self.boot = boot
         self.log = log
+        self.current = Generation(Plan(config, listeners, boot), 1, new_board(config))
+        self.rehearse: Callable[[], None] | None = None
+        self.prepare: Callable[[], Plan] | None = None
         self.on_ready: list[Callable[[], None]] = []
         self.on_reopen: list[Callable[[], None]] = []
-        self.board = Scoreboard(2 * config.workers + SPARE_SLOTS, config.threads)
+        self.on_reloading: list[Callable[[], None]] = []
+        self.on_reloaded: list[Callable[[str], None]] = []
+        self.on_child: list[Callable[[], None]] = []
         self.wanted = config.workers
-        self.generation = 1
         self.children: dict[int, Child] = {}
+        self.aides: dict[int, aide.OnDeath] = {}
+        self.reload = Reload(self)
         self.stopping = False
         self.actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self.stop,
             signal.SIGINT: self.stop_quickly,
             signal.SIGQUIT: self.stop_quickly,
+            signal.SIGHUP: self.reload.request,
             signal.SIGUSR1: self.reopen,
             signal.SIGTTIN: self.add_worker,
             signal.SIGTTOU: self.remove_worker,
@@ -80,119 +78,141 @@ class Master:
         self._announced = False
         self._judge_after = 0.0  # no verdict on silent workers before
 
+    @property
+    def config(self) -> MasterConfig:
+        return self.current.config
+
+    @property
+    def board(self) -> Scoreboard:
+        return self.current.board
+
+    @property
+    def listeners(self) -> Sequence[socket]:
+        return self.current.listeners
+
+    @property
+    def hooks(self) -> Hooks:
+        return self.current.hooks
+
+    @hooks.setter
+    def hooks(self, hooks: Hooks) -> None:
+        self.current.hooks = hooks
+
     def run(self) -> int:
-        self._open()
+        self.wakeup = Wakeup(but=signal.SIGABRT)
         try:
+            if not self.hook("on_starting"):
+                return HOOK_FAILED
             self.log.info("master %d: starting %d workers", os.getpid(), self.wanted)
-            while True:
-                self._fill()
-                if self.stopping and not self.children:
-                    return self._exit_code
+            self.hook("nworkers_changed", self.wanted, None)
+            while not self._over():
                 self._wait()
-                for number in self.signals.take():
+                for number in self.wakeup.signals.take():
                     self.actions.get(number, _ignore)()
                 self._reap()
                 self._supervise()
+            self.hook("on_exit")
+            return self._exit_code
         finally:
-            self._close()
+            self.wakeup.close()
 
-    def _open(self) -> None:
-        self.signals = signals.SignalQueue()
-        self.signals.install(signals.HANDLED - {signal.SIGABRT})
-        self._lifeline = os.pipe()
-        self._bell = os.pipe()
-        for end in self._bell:
-            os.set_blocking(end, False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.signals, selectors.EVENT_READ)
-        self.selector.register(self._bell[0], selectors.EVENT_READ)
-
-    def _close(self) -> None:
-        self.selector.close()
-        self.signals.close()
-        for end in (*self._lifeline, *self._bell):
-            os.close(end)
+    def _over(self) -> bool:
+        self._fill()
+        return self.stopping and not self.children
 
     def _wait(self) -> None:
         """Until a signal, the bell, or the next deadline."""
-        before = time.monotonic()
-        seconds = min(ROUND, max(0.0, self._next_deadline() - before))
-        for key, _ in self.selector.select(seconds):
-            if key.fd == self._bell[0]:
-                _drain(key.fd)
-        now = time.monotonic()
-        if now - before > seconds + ASLEEP:
-            self.log.warning("the master was stopped for %.0f s", now - before)
-            self._judge_after = now + ASLEEP
+        stopped = self.wakeup.wait(min(ROUND, max(0.0, self._next_deadline() - time.monotonic())))
+        if stopped:
+            self.log.warning("the master was stopped for %.0f s", stopped)
+            self._judge_after = time.monotonic() + ASLEEP
 
     def _next_deadline(self) -> float:
-        times = [step for worker in self.children.values() if (step := worker.next_step()) is not None]
-        if not self.stopping and len(self._serving()) < self.wanted:
+        times = [worker.next_deadline() for worker in self.children.values()]
+        if not self.stopping and len(self._members()) < self.wanted:
             times.append(self._throttle.open_at)
-        if self.config.boot_timeout:
-            waiting = [worker for worker in self._serving() if worker.ready_at is None]
-            times += [worker.forked + self.config.boot_timeout for worker in waiting]
-        return min(times, default=float("inf"))
+        times.append(self.reload.next_deadline())
+        return min(times)
 
-    def _serving(self) -> list[Child]:
+    def serving(self) -> list[Child]:
         """Workers that serve or will: those nobody is ending."""
         return [worker for worker in self.children.values() if not worker.reason]
 
+    def _members(self) -> list[Child]:
+        """Those of them that count: not the canary of a reload."""
+        return [worker for worker in self.serving() if worker.generation is not self.reload.candidate]
+
     # -- forking
 
+    def may_fork(self) -> bool:
+        """Unless recent ones died early."""
+        return not self.stopping and time.monotonic() >= self._throttle.open_at
+
     def _fill(self) -> None:
-        """Fork what is missing, unless recent ones died early."""
-        while (
-            not self.stopping
-            and len(self._serving()) < self.wanted
-            and time.monotonic() >= self._throttle.open_at
-            and self.spawn() is not None
-        ):
+        """Fork what is missing."""
+        while len(self._members()) < self.wanted and self.may_fork() and self.spawn(self.current) is not None:
             pass
 
-    def spawn(self) -> Child | None:
+    def spawn(self, generation: Generation) -> Child | None:
         """Fork one worker. None: not now (logged)."""
-        slot = self.board.claim(self.generation)
+        slot = generation.board.claim(generation.number)
         if slot is None:
             self.log.error("no slot left for a worker: too many old ones are still leaving")
             self._throttle.open_at = time.monotonic() + ROUND
             return None
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()  # or the child would write our buffer again
+        worker = Child(slot, generation)
+        self.hook("pre_fork", worker, hooks=generation.hooks)
+        aide.flush()
         with signals.blocked() as mask:
             try:
                 pid = os.fork()
             except OSError as error:
-                self.board.release(slot)
+                generation.board.release(slot)
                 now = time.monotonic()
                 delay = self._throttle.died(now, None, now)
                 self.log.error("cannot fork a worker: %s; trying again in %.0f s", error.strerror, delay)
                 return None
             if pid == 0:
-                self._become_worker(slot, mask)
+                self._become_worker(worker, mask)
             # In the table before signals are let in: its CHLD must find it there.
-            slot.pid = pid
-            self.children[pid] = Child(pid, slot, self.generation)
+            worker.pid = slot.pid = pid
+            self.children[pid] = worker
         self.log.debug("worker %d: forked, slot %d", pid, slot.index)
-        return self.children[pid]
+        return worker
 
-    def _become_worker(self, slot: scoreboard.Slot, mask: set[int]) -> NoReturn:
+    def _become_worker(self, record: Child, mask: set[int]) -> NoReturn:
         """Runs in the worker, all signals blocked. Our own handlers and descriptors first, then let signals
         in."""
         try:
-            self.signals.abandon()
-            worker = Worker(self.config, self.listeners, self.log, self.board, slot, self._lifeline[0], self._bell[1])
+            generation = record.generation
+            self.wakeup.close_in_child()
+            worker = Worker(
+                generation.config,
+                generation.listeners,
+                self.log,
+                generation.board,
+                record.slot,
+                self.wakeup.lifeline,
+                self.wakeup.bell,
+            )
+            worker.server, worker.hooks = self, generation.hooks
             worker.take_signals()
-            os.close(self._lifeline[1])  # or no sibling would ever see its EOF
-            os.close(self._bell[0])
-            self.selector.close()
+            self.close_in_child(generation.listeners)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            worker.run(self.boot)
+            worker.run(generation.plan.boot)
         except BaseException:
             self.log.exception("worker %d: cannot begin", os.getpid())
         finally:
             os._exit(1)
+
+    def close_in_child(self, keep: Sequence[socket] = ()) -> None:
+        """Any child: close what is not for it, so that nothing stays open (a port, a lock) when its owner closes it."""
+        generations = (self.current, self.reload.candidate)
+        for listener in {sock for generation in generations if generation for sock in generation.listeners}:
+            if listener not in keep:
+                listener.close()
+        for callback in self.on_child:
+            self.call(callback)
 
     # -- watching
 
@@ -202,40 +222,56 @@ class Master:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:  # none at all: whoever is still in the table was reaped by a hook
-                for worker in list(self.children.values()):
-                    self._bury(worker, None)
+                for gone in list(self.children.values()):
+                    self._bury(gone, None)
+                for pid in list(self.aides):
+                    self.aides.pop(pid)(None)
                 return
             if pid == 0:
                 return
-            worker_or_none = self.children.get(pid)
-            if worker_or_none is not None:
-                self._bury(worker_or_none, status)
+            worker = self.children.get(pid)
+            if worker is not None:
+                self._bury(worker, status)
+            elif pid in self.aides:
+                self.aides.pop(pid)(status)
 
     def _bury(self, worker: Child, status: int | None) -> None:
         """One dead worker: keep its counters, say how it ended, decide what follows."""
         del self.children[worker.pid]
         self._notice_ready(worker)
+        worker.status = status
         left = worker.slot.state == scoreboard.DRAINING
-        self.board.release(worker.slot)
+        worker.generation.board.release(worker.slot)
+        self.board.absorb()
         if not worker.reason and left:
             worker.asked, worker.reason = True, OWN_ACCORD
         how = "vanished" if status is None else child.describe(status)
         if worker.asked:
             level = logging.INFO if status == 0 else logging.WARNING
             self.log.log(level, "worker %d %s (%s)", worker.pid, how, worker.reason)
-            return
+        else:
+            self._mourn(worker, status, how)
+        self.hook("child_exit", worker, hooks=worker.generation.hooks)
+
+    def _mourn(self, worker: Child, status: int | None, how: str) -> None:
+        """One that nobody asked to go."""
         code = BOOT_FAILED if worker.reason else 0  # a boot we gave up on
         if status is not None and os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
-        delay = self._throttle.died(worker.forked, worker.ready_at, time.monotonic())
+        candidate = worker.generation is self.reload.candidate
+        delay = 0.0
+        if not candidate:
+            delay = self._throttle.died(worker.forked, worker.ready_at, time.monotonic())
         when = "" if worker.ready_at else " while booting"
         why = f" ({worker.reason})" if worker.reason else ""
         then = f"; next attempt in {delay:.0f} s" if delay and not self.stopping else ""
-        if not self._ever_ready and code in HALTING_CODES:
+        if not self._ever_ready and not candidate and code in HALTING_CODES:
             self.log.error("worker %d %s%s%s; no worker could boot, giving up", worker.pid, how, when, why)
             self._halt(code)
-        else:
-            self.log.error("worker %d %s%s%s%s", worker.pid, how, when, why, then)
+            return
+        self.log.error("worker %d %s%s%s%s", worker.pid, how, when, why, then)
+        if candidate or not worker.ready_at:
+            self.reload.died(worker, how)
 
     def _notice_ready(self, worker: Child) -> None:
         """READY may be news when its owner is dead already: the slot keeps it until released."""
@@ -254,42 +290,48 @@ class Master:
             if worker.reason:
                 continue
             if worker.slot.state == scoreboard.DRAINING:  # somebody else's TERM, or its own request
-                steps = child.overdue(self.config.graceful_timeout)
+                steps = child.overdue(worker.generation.config.graceful_timeout)
                 worker.end(steps, OWN_ACCORD, asked=True)
             elif now >= self._judge_after:
-                self._judge(worker, now)
+                reason, line = worker.silence(now)
+                if reason:  # ABRT: its stacks in the log say where it hangs
+                    self.log.error("worker %d: %s", worker.pid, line)
+                    worker.end(child.ABORT, reason, asked=False)
             if worker.ready_at is not None:
                 self._throttle.settled(worker.forked, worker.ready_at, now)
         self._announce()
-
-    def _judge(self, worker: Child, now: float) -> None:
-        """Is it silent for too long? Then ABRT (its stacks in the log say where it hangs), and KILL."""
-        boot_timeout, timeout = self.config.boot_timeout, self.config.timeout
-        if worker.ready_at is None:
-            if boot_timeout and now - worker.forked >= boot_timeout:
-                self.log.error("worker %d: not ready after boot_timeout %.4g s", worker.pid, boot_timeout)
-                worker.end(child.ABORT, "boot_timeout", asked=False)
-        elif timeout and time.monotonic_ns() - worker.slot.heartbeat >= timeout * 1e9:
-            self.log.error("worker %d: no heartbeat for timeout %.4g s", worker.pid, timeout)
-            worker.end(child.ABORT, "timeout", asked=False)
+        self.reload.advance(now)
 
     def _announce(self) -> None:
         """Once: the first generation is complete."""
         if self._announced or self.stopping:
             return
-        ready = [worker for worker in self._serving() if worker.ready_at is not None]
+        ready = [worker for worker in self._members() if worker.ready_at is not None]
         if len(ready) >= self.wanted:
             self._announced = True
             self.log.info("master %d: ready, %d workers", os.getpid(), len(ready))
             for callback in self.on_ready:
-                self._call(callback)
+                self.call(callback)
+            self.hook("when_ready")
 
-    def _call(self, callback: Callable[[], None]) -> None:
-        """Somebody's code: its failure is logged and never ours."""
+    # -- code that is not ours
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Root's: its failure is logged and never ours."""
         try:
             callback()
         except BaseException:
             self.log.exception("master %d: %r failed", os.getpid(), callback)
+
+    def hook(self, name: str, *arguments: object, hooks: Hooks | None = None) -> bool:
+        """The user's. False: it failed, which is logged."""
+        hooks = hooks or self.hooks
+        return hooks.in_master(name, self, *arguments, limit=self.config.boot_timeout, must_stop=self.must_stop)
+
+    def must_stop(self) -> str:
+        """A reason not to wait any longer for such code, or ""."""
+        waiting = self.wakeup.signals.waiting(STOP_SIGNALS)
+        return f"{waiting} waits" if waiting else ""
 
     # -- what signals ask for
 
@@ -297,8 +339,8 @@ class Master:
         """Graceful: every worker drains."""
         if not self.stopping:
             self._begin_stop("stopping")
-            for worker in self._serving():
-                worker.end(child.graceful(self.config.graceful_timeout), "stop", asked=True)
+            for worker in self.serving():
+                worker.retire("stop")
 
     def stop_quickly(self) -> None:
         """Quick; the second time at once. Also hurries a graceful stop."""
@@ -314,6 +356,7 @@ class Master:
         self.log.info("master %d: %s, %d workers", os.getpid(), what, len(self.children))
         self.stopping = True
         self.board.stop()  # before the first TERM: workers now empty the listeners' queue
+        self.reload.cancel()
         for listener in self.listeners:
             listener.close()  # workers hold their own copies until they have done so
 
@@ -324,9 +367,20 @@ class Master:
 
     def reopen(self) -> None:
         for callback in self.on_reopen:
-            self._call(callback)
+            self.call(callback)
         for worker in self.children.values():
             worker.send(signal.SIGUSR1)
+
+    def roll(self, reason: str) -> None:
+        """New workers for all, one after the other, of the same configuration; the reason is for the log."""
+        self.reload.request(reason)
+
+    def promote(self, generation: Generation, *, reset: bool) -> None:
+        """This generation is the current one from now on. `reset`: its configuration says how many workers."""
+        self.current = generation
+        self._throttle = Throttle()
+        if reset:
+            self.set_wanted(generation.config.workers)
 
     def add_worker(self) -> None:
         self._scale(self.wanted + 1)
@@ -340,21 +394,18 @@ class Master:
             self.log.warning("master %d: staying at %d workers (1 to %d)", os.getpid(), self.wanted, most)
             return
         self.log.info("master %d: %d workers wanted, was %d", os.getpid(), wanted, self.wanted)
-        self.wanted = wanted
-        surplus = self._serving()[:]
-        # Those still booting cost nobody a session; then the least busy.
-        surplus.sort(key=lambda worker: (worker.ready_at is not None, worker.slot.active()))
+        self.set_wanted(wanted)
+        surplus = self._members()
+        # Those still booting cost nobody a session; then the oldest generation, then the least busy.
+        surplus.sort(key=lambda worker: (worker.ready_at is not None, worker.generation.number, worker.slot.active()))
         for worker in surplus[: max(0, len(surplus) - wanted)]:
-            worker.end(child.graceful(self.config.graceful_timeout), "one worker fewer", asked=True)
+            worker.retire("one worker fewer")
+
+    def set_wanted(self, wanted: int) -> None:
+        before, self.wanted = self.wanted, wanted
+        if before != wanted:
+            self.hook("nworkers_changed", wanted, before)
 
 
 def _ignore() -> None:
-    """CHLD is only a reason to look; HUP, USR2 and WINCH must not kill us."""
-
-
-def _drain(fd: int) -> None:
-    try:
-        while os.read(fd, 4096):
-            pass
-    except BlockingIOError:
-        pass
+    """CHLD is only a reason to look; WINCH must not kill us."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from preforksmtp.prefork import aide
 from preforksmtp.prefork.child import describe
+from preforksmtp.prefork.hooks import explain
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master import Master
@@ -38,7 +39,7 @@ class Rehearsal:
         self.deadline = time.monotonic() + seconds if seconds else float("inf")
         self._pipe, write = os.pipe()
         os.set_blocking(self._pipe, False)
-        lifeline = master.lifeline
+        lifeline = master.wakeup.lifeline
         try:
             self.pid = aide.fork(master, lambda: _rehearse(run, write, lifeline), self._died)
         except OSError:
@@ -46,7 +47,7 @@ class Rehearsal:
             raise
         finally:
             os.close(write)
-        master.selector.register(self._pipe, selectors.EVENT_READ)
+        master.wakeup.selector.register(self._pipe, selectors.EVENT_READ)
 
     def advance(self, now: float) -> None:
         """Master, each round."""
@@ -62,9 +63,11 @@ class Rehearsal:
             self._end(f"evaluating the configuration takes longer than boot_timeout {self._seconds:.4g} s")
 
     def kill(self) -> None:
-        """Master: not wanted any more."""
-        if self.pid in self._master.aides:
-            os.kill(self.pid, signal.SIGKILL)
+        """Master: not wanted any more. It has nothing that could delay its end, so this waits for it."""
+        if self._master.aides.pop(self.pid, None) is not None:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # reaped by a hook
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
         if not self.over:
             self._end("not wanted any more")
 
@@ -76,7 +79,7 @@ class Rehearsal:
 
     def _end(self, fault: str) -> None:
         self.over, self.fault = True, fault
-        self._master.selector.unregister(self._pipe)
+        self._master.wakeup.selector.unregister(self._pipe)
         os.close(self._pipe)
 
 
@@ -87,7 +90,7 @@ def _rehearse(run: Callable[[], None], pipe: int, lifeline: int) -> None:
         run()
         verdict = _FINE
     except BaseException as error:  # the user's code, SystemExit too
-        verdict = " ".join(str(error).split("\n")) or type(error).__name__
+        verdict = explain(error)
     os.write(pipe, verdict.encode("utf-8", "backslashreplace")[: _LONGEST - 1] + b"\n")
     os._exit(0)  # threads that the configuration started do not matter
 

@@ -83,6 +83,10 @@ class SignalQueue:
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it is over
             os.write(self._write, b"\0")
 
+    def waiting(self, numbers: Iterable[int]) -> str:
+        """The name of the first of these that take() would give; "" if none."""
+        return next((name(number) for number in list(self._queue) if number in numbers), "")
+
     def take(self) -> list[int]:
         """Everything that arrived, in order."""
         with contextlib.suppress(BlockingIOError):

@@ -30,6 +30,7 @@ from socket import socket
 from typing import Any, NoReturn, Protocol
 
 from preforksmtp.prefork import scoreboard
+from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.pool import Pool, Serve
 from preforksmtp.prefork.scoreboard import Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain
@@ -79,6 +80,8 @@ class Worker:
         self.generation = slot.generation
         self.config = config
         self.log = log
+        self.server: Any = None  # the master as it was at the fork, for hooks
+        self.hooks = Hooks()
         self.clients = board.clients
         self.booted_at = time.monotonic()
         self.drain = Drain()
@@ -113,6 +116,15 @@ class Worker:
         enable = threading.Thread(target=faulthandler.enable, args=(fd, True))
         enable.start()
         enable.join()
+        if "worker_abort" in self.hooks:
+            signal.signal(signal.SIGABRT, lambda *_: self._abort(fd))
+
+    def _abort(self, fd: int) -> NoReturn:
+        """ABRT where the user has a hook for it: the same from Python, which cannot be if C code holds the GIL."""
+        faulthandler.dump_traceback(fd, True)
+        self.hooks.in_worker("worker_abort", self)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        os.abort()
 
     # -- the process, from fork to exit
 
@@ -144,7 +156,9 @@ class Worker:
         threading.Thread(target=self._guard_boot, name="lifeline", daemon=True).start()
         # The app's code runs here for the first time: whatever it raises becomes a line and an exit code.
         try:
+            self._boot_hook("post_fork", self.server, self)
             serve = boot(self)
+            self._boot_hook("post_worker_init", self)
         except BootFailed as error:
             self.log.error("%s", error)
             return error.exit_code
@@ -162,6 +176,10 @@ class Worker:
         self._enter(scoreboard.READY)
         self._watch(pool)
         return 0
+
+    def _boot_hook(self, name: str, *arguments: object) -> None:
+        if not self.hooks.in_worker(name, *arguments):
+            raise BootFailed(BOOT_FAILED, f"worker {self.pid}: cannot boot because hook {name} failed")
 
     def _guard_boot(self) -> None:
         """Own thread: a worker whose master dies while the app is being imported must not stay behind."""
@@ -218,6 +236,7 @@ class Worker:
             self._begin_drain(pool, "SIGTERM", self.config.graceful_timeout)
         elif number == signal.SIGQUIT or (number == signal.SIGINT and self._lifeline < 0):
             self._quick = True
+            self.hooks.in_worker("worker_int", self)
             self._begin_drain(pool, signal.Signals(number).name, QUICK_TIMEOUT)
         elif number == signal.SIGUSR1:
             for reopen in self.on_reopen:
@@ -244,6 +263,7 @@ class Worker:
         timer = threading.Timer(seconds, self._cut_short)
         timer.daemon = True
         timer.start()
+        self.hooks.in_worker("worker_exit", self.server, self)
         for callback in (*self.on_exit, atexit._run_exitfuncs):
             self._call(callback)
         for stream in (sys.stdout, sys.stderr):

@@ -78,7 +78,7 @@ def is_domain(text: str) -> bool:
 
 
 def is_host_name(text: str) -> bool:
-    """Whether `text` is a domain name in ASCII that is no IP address (RFC 3696 section 2: the last label is no number)."""
+    """Whether `text` is a domain name in ASCII and no IP address (RFC 3696 section 2: its end is no number)."""
     return text.isascii() and is_domain(text) and not text.rpartition(".")[2].isdigit()
 
 

@@ -92,6 +92,11 @@ class PacedWire:
         self._octets += len(block)
         return block
 
+    def push_back(self, data: bytes) -> None:
+        """See smtp/wire.py."""
+        self._octets -= len(data)
+        self._wire.push_back(data)
+
     def _await(self, started: float, timeout: float) -> None:
         """Return once there is something to read, or raise."""
         rules, end = self._rules, started + timeout

@@ -111,7 +111,7 @@ def noop(dialogue: Dialogue, argument: str) -> Reply:
 
 
 def quit_(dialogue: Dialogue, argument: str) -> None:
-    if argument:
+    if argument.strip():
         raise Reject(reply.NO_ARGUMENT_ALLOWED)
     dialogue.quit = True
     dialogue.end(reply.CLOSING)

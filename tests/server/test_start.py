@@ -1,4 +1,4 @@
-"""The program as a new user meets it: it starts with nothing, and says each mistake in one line and by its exit code."""
+"""The program as a new user meets it: it starts with nothing, says each mistake in one line, and exits accordingly."""
 
 from __future__ import annotations
 
