@@ -36,6 +36,37 @@
 # killed.
 # graceful_timeout = 30
 
+# Seconds that one call of the application may take, waiting for the client not counted. Past it
+# the error log gets the session, the method and its stack, and the worker is replaced: its other
+# sessions finish, the call itself has graceful_timeout left. 0 is off.
+# handler_timeout = 0
+
+# Sessions after which a worker is replaced; the replacement serves first, and one worker is
+# replaced at a time. 0 is off.
+# max_sessions = 0
+
+# Most sessions added to max_sessions, at random for each worker.
+# max_sessions_jitter = 0
+
+# Bytes in memory, 512M, from which on a worker is replaced in the same way. 0 is off.
+# max_worker_memory = 0
+
+# Seconds after which a worker is replaced in the same way. 0 is off.
+# max_worker_age = 0
+
+# Run in the background. The command returns once all workers are ready, or fails with the error.
+# error_logfile must be a file then.
+# daemon = False
+
+# File for the master's process id, locked as long as it runs. Default: none.
+# pid = None
+
+# Name of the processes in ps and top; 15 bytes with the role.
+# name = "preforksmtp"
+
+# After USR2: the new program tells the old one to stop once it is ready, or leaves that to you.
+# upgrade = "auto"
+
 # Folder to change to before the application is loaded; relative names of files start from it.
 # Default: the current folder.
 # chdir = None
@@ -111,6 +142,84 @@
 # bare_newlines = "reject"
 
 
+# --- Limits
+
+# Most sessions at once in all workers; one more is told 421 4.3.2. 0 is no limit but threads.
+# max_connections = 0
+
+# When all threads of all workers are busy, tell new clients 421 4.3.2 instead of letting them
+# wait in the kernel's queue; it keeps one thread for that.
+# busy_reply = False
+
+# Most sessions at once of one client, over all workers: 421 4.7.0. 0 is no limit. Per bind.
+# max_connections_per_ip = 0
+
+# Most connections of one client per minute, over all workers: 421 4.7.0. 0 is no limit. Per bind.
+# max_connection_rate = 0
+
+# Most messages (MAIL commands) of one client per minute, over all workers: 450 4.7.1. 0 is no
+# limit. Per bind.
+# max_message_rate = 0
+
+# Most recipients (RCPT commands) of one client per minute, over all workers: 450 4.7.1. 0 is no
+# limit. Per bind.
+# max_recipient_rate = 0
+
+# Most failed AUTH commands of one client per minute, over all workers: 454 4.7.0, without asking
+# the application. Attempts under way count until they succeed. 0 is no limit. Per bind.
+# max_auth_failure_rate = 0
+
+# Bits of an IPv4 address that make one client.
+# client_prefix_v4 = 32
+
+# Bits of an IPv6 address that make one client: a host has a whole /64 to choose from.
+# client_prefix_v6 = 64
+
+# Clients that no limit of this section applies to, as networks; 'unix' for clients of a unix
+# socket, which have no limits as addresses in any case. Per bind. Default: nobody.
+# trusted_clients = []
+
+# Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is
+# no limit. Per bind.
+# max_messages = 0
+
+# Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two
+# messages: 421 4.7.0. 0 is no limit. Per bind.
+# max_idle_commands = 1000
+
+# Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the
+# client counts. 0 is no limit. Per bind.
+# min_data_rate = 0
+
+# Seconds a message may take before min_data_rate is looked at. Per bind.
+# min_data_rate_grace = 10
+
+# Seconds to wait before the greeting; a client that speaks first is no mail server: 554 5.5.1. 0
+# is off. Per bind.
+# greeting_delay = 0
+
+# Seconds by which each refusal of a command is delayed, from the fourth since the last message. 0
+# is off. Per bind.
+# error_delay = 0
+
+# Share of all threads that are busy, 0.9 or 90%, from which on the stress_ timeouts apply. 0 is
+# off.
+# stress_threshold = 0
+
+# Seconds to wait for the next command under stress. Per bind.
+# stress_command_timeout = 10
+
+# Seconds to wait for the next block of a message under stress. Per bind.
+# stress_data_timeout = 10
+
+# Look up the name of each client's address before the greeting, confirmed by the address of that
+# name, for Received, and session.reverse_dns. Per bind.
+# reverse_dns = False
+
+# Seconds to wait for that name. Per bind.
+# reverse_dns_timeout = 1.5
+
+
 # --- TLS
 
 # Certificate of the server and its chain, PEM; it turns on STARTTLS (RFC 3207). Per bind.
@@ -158,3 +267,64 @@
 
 # Least severe messages that reach the error log.
 # log_level = "info"
+
+
+# --- Hooks: functions that the server calls; see README.md
+
+# The master begins; nothing is forked yet. Raising ends the start.
+# def on_starting(server):
+#     ...
+
+# All workers of the first generation are ready.
+# def when_ready(server):
+#     ...
+
+# A reload has read the new configuration; its first worker is next.
+# def on_reload(server):
+#     ...
+
+# A worker is about to be forked.
+# def pre_fork(server, worker):
+#     ...
+
+# The worker begins, before the application is loaded. Raising keeps it from serving.
+# def post_fork(server, worker):
+#     ...
+
+# The application is loaded. Raising keeps the worker from serving.
+# def post_worker_init(worker):
+#     ...
+
+# The worker was told to leave at once (QUIT, INT).
+# def worker_int(worker):
+#     ...
+
+# The worker gets ABRT, after timeout or at the end of graceful_timeout; the stacks are in the log
+# already. It cannot run while C code holds the interpreter.
+# def worker_abort(worker):
+#     ...
+
+# The worker leaves; not if it is killed.
+# def worker_exit(server, worker):
+#     ...
+
+# A worker is gone, however it ended: worker.status is as from waitpid.
+# def child_exit(server, worker):
+#     ...
+
+# Another number of workers is wanted; old_value is None at the start.
+# def nworkers_changed(server, new_value, old_value):
+#     ...
+
+# An upgrade (USR2): in the new process, just before exec.
+# def pre_exec(server):
+#     ...
+
+# The last worker is gone; the master leaves.
+# def on_exit(server):
+#     ...
+
+# Returns the TLS context of a bind: that of default_ssl_context_factory(), changed, or another
+# ssl.SSLContext. Raising ends the start or the reload.
+# def ssl_context(config, default_ssl_context_factory):
+#     ...

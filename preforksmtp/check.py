@@ -27,7 +27,7 @@ def cross_check(config: "Config") -> list[str]:
     """Errors between settings, for the server as a whole and as each of its binds has them."""
     from preforksmtp.net.bind import parse_bind
 
-    errors = _check_access_logformat(config)
+    errors = _check_access_logformat(config) + _check_daemon(config)
     binds = []
     for text in config.bind:
         try:
@@ -121,6 +121,15 @@ def _check_twice(config: "Config", binds: "list[Bind]") -> list[str]:
     twice = {place for place, count in places.items() if count > 1}
     texts = [bind.text for bind in binds if (bind.host, bind.port, bind.path, bind.fd) in twice]
     return [f"bind: {' and '.join(texts)} are the same address ({config.origin('bind')})"] if texts else []
+
+
+def _check_daemon(config: "Config") -> list[str]:
+    if not config.daemon:
+        return []
+    on_terminal = [name for name in ("error_logfile", "access_logfile") if getattr(config, name) == "-"]
+    if getattr(config, "log_syslog", False):
+        on_terminal = []
+    return [f"{name}: must be a file, for a daemon has no terminal ({config.origin('daemon')})" for name in on_terminal]
 
 
 def _check_access_logformat(config: "Config") -> list[str]:

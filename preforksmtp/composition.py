@@ -1,12 +1,12 @@
-"""The composition: everything that one configuration makes, open at the same time, and how the next one takes its place.
+"""The composition: everything that one configuration makes, open at the same time.
 
-Runs in the master; `boot` in each worker. Made at the start, and once more at each reload (`Composer.prepare`), beside
-the one in force: nothing of that is touched before `_commit`, and `_abandon` leaves no trace. Raises ConfigError,
+Runs in the master; `boot` in each worker. Made at the start, and at each reload beside the one in force. Raises ConfigError,
 ListenError, TLSError, LogError or PidFileError, each one or more clear lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -19,19 +19,33 @@ from typing import Any
 from . import access, config, log
 from .access import AccessLog
 from .app import AppError, load_app, start_handler
-from .check import ConfigError, check, warnings
+from .check import ConfigError, warnings
 from .imports import forgetting_imports
 from .limits import make_limiter
+from .net.certificates import CertificateWatch
 from .net.listener import Listener
 from .net.revision import Revision
-from .net.tls import server_context
+from .net.tls import TLSError, server_context
 from .prefork.generation import Plan
-from .prefork.hooks import MASTER_HOOKS, WORKER_HOOKS, Hooks, describe
+from .prefork.hooks import Hooks, describe
 from .prefork.pool import Serve
+from .prefork.title import set_title
 from .prefork.worker import BootFailed, Worker
 from .service import Service, make_terms
+from .settings import HOOKS
 
 BAD_APP = 4
+
+
+def _current_folder() -> str:
+    """With the symbolic links that led there (/srv/app/current): a deployment points them elsewhere."""
+    shown = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(shown) and os.path.samefile(shown, "."):
+            return shown
+        return os.getcwd()
+    except OSError:  # the folder is gone
+        return shown or "/"
 
 
 @dataclass
@@ -39,14 +53,18 @@ class Surroundings:
     """What of the process a configuration changes."""
 
     environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
-    folder: str = field(default_factory=os.getcwd)
+    folder: str = field(default_factory=_current_folder)
     path: list[str] = field(default_factory=lambda: list(sys.path))
 
     def restore(self) -> None:
+        """Make it so again. ConfigError if the folder is gone."""
         os.environ.clear()
         os.environ.update(self.environ)
-        os.chdir(self.folder)
         sys.path[:] = self.path
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise ConfigError([f"cannot change to {self.folder}, where the server began: {error.strerror}"]) from None
 
 
 class Logs:
@@ -81,9 +99,10 @@ class Composition:
         self.revision = revision
         self.listeners: Sequence[Listener] = revision.listeners
         self.surroundings = Surroundings()
-        self.contexts = make_contexts(settings)
         self.log = logging.getLogger(log.LOGGER)
-        names = (*MASTER_HOOKS, *WORKER_HOOKS)
+        views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
+        self.certificates = CertificateWatch(views, partial(make_contexts, settings), self.log)
+        names = [hook.name for hook in HOOKS if hook.name != "ssl_context"]
         functions = {name: function for name in names if (function := getattr(settings, name)) is not None}
         self.hooks = Hooks(functions, forgetting_imports)
 
@@ -97,14 +116,12 @@ class Composition:
         for listener in self.listeners:
             self.log.info("listening on %s://%s", listener.bind.scheme, listener.address)
 
-    def renew_contexts(self) -> None:
-        """Master: read the certificates again, for the workers to come. TLSError: the former stay."""
-        self.contexts = make_contexts(self.settings)
-
     def boot(self, worker: Worker) -> Serve:
         """Worker, after the fork: load APP and make the service of its session threads."""
-        self.surroundings.restore()
+        with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
+            self.surroundings.restore()
         self.logs.install()
+        set_title(self.settings.name, "worker")
         worker.on_reopen.append(self.logs.reopen)
         worker.dump_stacks_to(self.logs.error.file.fd)
         try:
@@ -121,7 +138,7 @@ class Composition:
                 self.settings.for_bind(listener.bind),
                 listener.bind,
                 listener.socket.getsockname(),
-                self.contexts.get(listener.bind.text),
+                self.certificates.contexts.get(listener.bind.text),
                 hooks,
                 partial(make_limiter, clients=worker.clients, slot=worker.slot, log=self.log),
             )
@@ -141,16 +158,12 @@ def make_context(settings: config.Config) -> ssl.SSLContext | None:
         return None
     if settings.ssl_context is None:
         return server_context(settings)
-    made: list[ssl.SSLContext] = []
-
-    def default_factory() -> ssl.SSLContext:
-        made.append(server_context(settings))
-        return made[-1]
-
     try:
-        context = settings.ssl_context(settings, default_factory)
-    except BaseException as error:  # the user's code
+        context = settings.ssl_context(settings, partial(server_context, settings))
+    except TLSError:
+        raise
+    except Exception as error:  # the user's code
         raise ConfigError([f"hook ssl_context raised {describe(error)}"]) from None
-    if context not in made:
-        raise ConfigError(["hook ssl_context must return what default_factory() gave it, changed as it likes"])
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigError([f"hook ssl_context must return an ssl.SSLContext, not {context!r}"])
     return context

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from preforksmtp import arguments
 from preforksmtp.check import ConfigError, check, cross_check
 from preforksmtp.configfile import nearest, read_config_file
-from preforksmtp.settings import BY_NAME, PREFIX, SETTINGS
+from preforksmtp.settings import BY_NAME, HOOKS, HOOKS_BY_NAME, PREFIX, SETTINGS
 from preforksmtp.values import shell_words
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ Given = dict[str, tuple[object, str]]  # setting -> what was given, and where
 
 
 class Config:
-    """One attribute for each setting (config.workers ...), already of its type: cheap to read in a session.
+    """One attribute for each setting (config.workers ...), already of its type: cheap to read in a session. One for
+    each hook too, a function or None.
 
     action: what the command line asked for, "run", "check-config" or "print-config".
     file: the config file that was read, or None.
@@ -47,6 +48,7 @@ class Config:
         action: str = "run",
         file: str | None = None,
     ) -> None:
+        self.__dict__.update(dict.fromkeys(HOOKS_BY_NAME))  # None: not defined
         self.__dict__.update(values)
         self.action = action
         self.file = file
@@ -80,7 +82,7 @@ class Config:
         values, origins, wrong = _parse(given)
         if errors or wrong:
             raise ConfigError([*errors, *wrong])
-        mine = {setting.name: getattr(self, setting.name) for setting in SETTINGS}
+        mine = {row.name: getattr(self, row.name) for row in (*SETTINGS, *HOOKS)}
         return Config(mine | values, self._origins | origins, self.action, self.file)
 
     def apply(self) -> None:
@@ -116,8 +118,10 @@ def load(
     # The config file may import the user's own modules, as the application does.
     make_importable(os.path.join(folder, command_line.given.get("chdir", "")))
     path = _config_path(command_line.config_file or cmd_args.config_file, folder)
+    hooks: dict[str, Any] = {}
     if path is not None:
         from_file, wrong = read_config_file(path)
+        hooks = {name: from_file.pop(name) for name in HOOKS_BY_NAME if name in from_file}
         given |= {name: (value, f"config file {path}") for name, value in from_file.items()}
         errors += wrong
     given |= {name: (value, CMD_ARGS) for name, value in cmd_args.given.items()}
@@ -125,7 +129,7 @@ def load(
     values, origins, wrong = _parse({setting.name: (None, "default") for setting in SETTINGS} | given)
     if errors or wrong:
         raise ConfigError(errors + wrong)
-    config = Config(values, origins, command_line.action, path)
+    config = Config(values | hooks, origins, command_line.action, path)
     wrong = cross_check(config)
     if wrong:
         raise ConfigError(wrong)

@@ -7,12 +7,13 @@ that is no setting.
 
 import ast
 import difflib
+import inspect
 import types
 from collections.abc import Iterable
 from typing import Any
 
 from preforksmtp.imports import forgetting_imports
-from preforksmtp.settings import BY_NAME
+from preforksmtp.settings import BY_NAME, HOOKS_BY_NAME
 
 
 def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
@@ -52,8 +53,12 @@ def _settings(path: str, names: dict[str, Any], imported: set[str]) -> tuple[dic
     for name, value in names.items():
         if name in BY_NAME:
             settings[name] = value
+        elif name in HOOKS_BY_NAME:
+            if value is not None:
+                settings[name] = value
+                errors += [f"config file {path}: {line}" for line in _check_hook(name, value)]
         elif not _is_users_own(name, value, imported):
-            hint = nearest(name, BY_NAME) or "; a name of your own must begin with an underscore"
+            hint = nearest(name, [*BY_NAME, *HOOKS_BY_NAME]) or "; a name of your own must begin with an underscore"
             errors.append(f"config file {path}: unknown setting {name!r}{hint}")
     return settings, errors
 
@@ -65,7 +70,25 @@ def _is_users_own(name: str, value: object, imported: set[str]) -> bool:
     """
     if name.startswith("_") or name in imported or isinstance(value, (type, types.ModuleType)):
         return True
-    return callable(value) and not difflib.get_close_matches(name.lower(), list(BY_NAME), n=1, cutoff=0.8)
+    known = [*BY_NAME, *HOOKS_BY_NAME]
+    return callable(value) and not difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+
+
+def _check_hook(name: str, value: object) -> list[str]:
+    """A hook that cannot be called as it will be is an error now, not in the middle of the night."""
+    wanted = f"hook {name} must be a function of ({', '.join(HOOKS_BY_NAME[name].arguments)})"
+    if not callable(value):
+        return [f"{wanted}, not {value!r}"]
+    if inspect.iscoroutinefunction(value):
+        return [f"{wanted}, and not a coroutine"]
+    try:
+        signature = inspect.signature(value)
+        signature.bind(*HOOKS_BY_NAME[name].arguments)
+    except ValueError:
+        return []  # a builtin does not tell
+    except TypeError:
+        return [f"{wanted}, but takes {signature}"]
+    return []
 
 
 def _imported(tree: ast.Module) -> set[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from preforksmtp.access import ATOMS
 from preforksmtp.arguments import CONFIG_FILE, default_text
-from preforksmtp.settings import SECTIONS, SETTINGS, Setting
+from preforksmtp.settings import HOOKS, SECTIONS, SETTINGS, Setting
 
 if TYPE_CHECKING:
     from preforksmtp.config import Config
@@ -49,6 +49,14 @@ def sample_file() -> str:
                 *textwrap.wrap(setting.help + scope + shown, 98, initial_indent="# ", subsequent_indent="# "),
             ]
             lines += _assignment(setting)
+    lines += ["", "", "# --- Hooks: functions that the server calls; see README.md"]
+    for hook in HOOKS:
+        lines += [
+            "",
+            *textwrap.wrap(hook.help, 98, initial_indent="# ", subsequent_indent="# "),
+            f"# def {hook.name}({', '.join(hook.arguments)}):",
+            "#     ...",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -64,7 +72,9 @@ def readme_table() -> str:
         ]
         lines += [_row(setting) for setting in _rows(section)]
         lines += [""]
-    lines += ["### Atoms of `access_logformat`", "", "| atom | meaning |", "|---|---|"]
+    lines += ["### Hooks", "", "| function in the config file | runs in the | when |", "|---|---|---|"]
+    lines += [f"| `{hook.name}({', '.join(hook.arguments)})` | {hook.process} | {_cell(hook.help)} |" for hook in HOOKS]
+    lines += ["", "### Atoms of `access_logformat`", "", "| atom | meaning |", "|---|---|"]
     lines += [f"| `%({name})s` | {_cell(atom.help)} |" for name, atom in ATOMS.items()]
     return "\n".join(lines) + "\n"
 

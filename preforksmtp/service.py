@@ -173,7 +173,10 @@ class Service:
             self._log.debug("session %s: %s left without QUIT", session.id, session.peer)
         except OSError as error:
             linger = False
-            journal.ended(session, error.strerror or str(error) or type(error).__name__)
+            if session.helo or not isinstance(error, (ConnectionResetError, BrokenPipeError)):
+                journal.ended(session, error.strerror or str(error) or type(error).__name__)
+            else:  # a health check or a port scanner, which never said a word
+                self._log.debug("session %s: %s reset before a command", session.id, session.peer)
         finally:
             seat.interrupt = None  # before the descriptor's number can be another connection's
             if visit is not None:

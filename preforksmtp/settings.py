@@ -112,6 +112,28 @@ SETTINGS = (
     Setting("graceful_timeout", (), seconds(zero=True), 30, PROCESSES,
             "Seconds that open transactions may take to finish when a worker is asked to stop; then it is "
             "killed."),
+    Setting("handler_timeout", (), seconds(zero=True), 0, PROCESSES,
+            "Seconds that one call of the application may take, waiting for the client not counted. Past it the error "
+            "log gets the session, the method and its stack, and the worker is replaced: its other sessions finish, "
+            "the call itself has graceful_timeout left. 0 is off."),
+    Setting("max_sessions", (), integer(), 0, PROCESSES,
+            "Sessions after which a worker is replaced; the replacement serves first, and one worker is replaced at a "
+            "time. 0 is off."),
+    Setting("max_sessions_jitter", (), integer(), 0, PROCESSES,
+            "Most sessions added to max_sessions, at random for each worker."),
+    Setting("max_worker_memory", (), size(), 0, PROCESSES,
+            "Bytes in memory, 512M, from which on a worker is replaced in the same way. 0 is off."),
+    Setting("max_worker_age", (), seconds(zero=True), 0, PROCESSES,
+            "Seconds after which a worker is replaced in the same way. 0 is off."),
+    Setting("daemon", ("-D",), boolean(), False, PROCESSES,
+            "Run in the background. The command returns once all workers are ready, or fails with the error. "
+            "error_logfile must be a file then."),
+    Setting("pid", ("-p",), path(), None, PROCESSES,
+            "File for the master's process id, locked as long as it runs.", shown="none"),
+    Setting("name", ("-n",), string("NAME"), "preforksmtp", PROCESSES,
+            "Name of the processes in ps and top; 15 bytes with the role."),
+    Setting("upgrade", (), choice("auto", "manual"), "auto", PROCESSES,
+            "After USR2: the new program tells the old one to stop once it is ready, or leaves that to you."),
     Setting("chdir", (), path("DIR"), None, PROCESSES,
             "Folder to change to before the application is loaded; relative names of files start from it.",
             shown="the current folder"),
@@ -252,3 +274,39 @@ SETTINGS = (
 )  # fmt: skip
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function that the config file may define, called by the server: name and arguments are gunicorn's."""
+
+    name: str
+    arguments: tuple[str, ...]
+    process: Literal["master", "worker"]
+    help: str
+
+
+HOOKS = (
+    Hook("on_starting", ("server",), "master", "The master begins; nothing is forked yet. Raising ends the start."),
+    Hook("when_ready", ("server",), "master", "All workers of the first generation are ready."),
+    Hook("on_reload", ("server",), "master", "A reload has read the new configuration; its first worker is next."),
+    Hook("pre_fork", ("server", "worker"), "master", "A worker is about to be forked."),
+    Hook("post_fork", ("server", "worker"), "worker", "The worker begins, before the application is loaded. Raising "
+         "keeps it from serving."),
+    Hook("post_worker_init", ("worker",), "worker", "The application is loaded. Raising keeps the worker from "
+         "serving."),
+    Hook("worker_int", ("worker",), "worker", "The worker was told to leave at once (QUIT, INT)."),
+    Hook("worker_abort", ("worker",), "worker", "The worker gets ABRT, after timeout or at the end of "
+         "graceful_timeout; the stacks are in the log already. It cannot run while C code holds the interpreter."),
+    Hook("worker_exit", ("server", "worker"), "worker", "The worker leaves; not if it is killed."),
+    Hook("child_exit", ("server", "worker"), "master", "A worker is gone, however it ended: worker.status is as from "
+         "waitpid."),
+    Hook("nworkers_changed", ("server", "new_value", "old_value"), "master", "Another number of workers is wanted; "
+         "old_value is None at the start."),
+    Hook("pre_exec", ("server",), "master", "An upgrade (USR2): in the new process, just before exec."),
+    Hook("on_exit", ("server",), "master", "The last worker is gone; the master leaves."),
+    Hook("ssl_context", ("config", "default_ssl_context_factory"), "master", "Returns the TLS context of a bind: that "
+         "of default_ssl_context_factory(), changed, or another ssl.SSLContext. Raising ends the start or the reload."),
+)  # fmt: skip
+
+HOOKS_BY_NAME = {hook.name: hook for hook in HOOKS}

@@ -1,4 +1,4 @@
-"""The certificates of all listeners: built together, and watched for files that change.
+"""A watch over the files that TLS contexts are made of.
 
 Runs in the master, which alone may be able to read the keys: a change is answered by a new generation of workers that
 inherit the new contexts, with ticket keys they share. So a watch only reports; it never touches what is being served.
@@ -9,56 +9,34 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import ssl
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from typing import Generic, TypeVar
 
-from .tls import TLSError, TLSSettings, server_context
+from .tls import TLSSettings
 
 INTERVAL = 10.0  # seconds between two looks at the files; a change is believed when two looks agree
 
-# ssl_context(config, default_factory): the config file's own function to make a context.
-ContextHook = Callable[[Any, Callable[[], ssl.SSLContext]], ssl.SSLContext]
-
+Contexts = TypeVar("Contexts")
 _Marks = dict[str, tuple[int, ...]]  # file -> what stat() says of it; () if there is none
 
 
-def build_contexts(settings: Sequence[TLSSettings], hook: ContextHook | None = None) -> list[ssl.SSLContext | None]:
-    """The context of each listener, None where it has no certificate. TLSError with one clear line."""
-    return [_build(one, hook) if one.certfile else None for one in settings]
-
-
-def _build(settings: TLSSettings, hook: ContextHook | None) -> ssl.SSLContext:
-    if hook is None:
-        return server_context(settings)
-    try:
-        context = hook(settings, partial(server_context, settings))
-    except TLSError:
-        raise
-    except BaseException as error:  # the user's code, SystemExit too
-        raise TLSError(f"ssl_context of the config file raised {type(error).__name__}: {error}") from error
-    if not isinstance(context, ssl.SSLContext):
-        raise TLSError(f"ssl_context of the config file returned {type(context).__name__}, not an ssl.SSLContext")
-    return context
-
-
-class CertificateWatch:
-    """`contexts` as first built (TLSError if that fails), and anew each time that changed() says so.
+class CertificateWatch(Generic[Contexts]):
+    """`contexts` is what `build()` made of the files of `settings` at first, and anew each time that changed() is True.
 
     changed() is to be called every INTERVAL seconds. It is True once for each change of the files' contents, when they
-    have rested since the last look and load. Files that do not load are one error in the log, and change nothing.
+    have rested since the last look and `build` succeeds. Where it raises, that is one error in the log, and nothing
+    changes; the very first time its exception is the caller's.
     """
 
-    def __init__(self, settings: Sequence[TLSSettings], log: logging.Logger, hook: ContextHook | None = None) -> None:
+    def __init__(self, settings: Sequence[TLSSettings], build: Callable[[], Contexts], log: logging.Logger) -> None:
         self._settings = settings
+        self._build = build
         self._log = log
-        self._hook = hook
         self._served = self._seen = self._look()  # before they are read: a change meanwhile is then noticed
         self._digest = _digest(self._served)
         self._refused: _Marks | None = None  # does not load, and has been complained about
         self._complaint = ""
-        self.contexts = build_contexts(settings, hook)
+        self.contexts = build()
 
     def changed(self) -> bool:
         """Are there new certificates that load?"""
@@ -75,9 +53,9 @@ class CertificateWatch:
             self._served = marks
             return False
         try:
-            contexts = build_contexts(self._settings, self._hook)
-        except TLSError as error:
-            self._refuse(marks, str(error))
+            contexts = self._build()
+        except Exception as error:  # TLSError, and what a user's own function raises
+            self._refuse(marks, " ".join(str(error).split()) or type(error).__name__)
             return False
         if self._look() != marks:
             return False  # written to while they were read: the next looks will see
@@ -102,10 +80,17 @@ def files(settings: TLSSettings) -> Iterator[str]:
         return
     pairs = [(settings.certfile, settings.keyfile), *settings.sni.values()]
     for path in [path for pair in pairs for path in pair] + [settings.keyfile_password_file, settings.ca_certs]:
-        if path and os.path.isdir(path):  # ca_certs may be one
-            yield from (os.path.join(path, name) for name in sorted(os.listdir(path)))
-        elif path:
+        if path:
             yield path
+            yield from _entries(path)
+
+
+def _entries(path: str) -> list[str]:
+    """The files of a folder, which ca_certs may be."""
+    try:
+        return [os.path.join(path, name) for name in sorted(os.listdir(path))]
+    except (OSError, ValueError):
+        return []  # no folder
 
 
 def _mark(path: str) -> tuple[int, ...]:

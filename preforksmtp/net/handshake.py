@@ -18,6 +18,8 @@ from .tls import ServerContext
 
 _NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a fatal alert, in a record (RFC 7301 section 3.2)
 
+_LEFT = "the client left in the middle of it"
+
 # OpenSSL's reasons that people meet, in words. The rest is shown as OpenSSL has it.
 _REASONS = {
     "UNSUPPORTED_PROTOCOL": "the client offers no version of TLS that tls_min_version allows",
@@ -26,7 +28,8 @@ _REASONS = {
     "NO_SUITABLE_SIGNATURE_ALGORITHM": "no signature algorithm in common with the client (the kind of our key)",
     "NO_SUITABLE_KEY_SHARE": "no key exchange in common with the client",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client sent no certificate, and cert_reqs requires one",
-    "UNEXPECTED_EOF_WHILE_READING": "the client left in the middle of it",
+    "UNEXPECTED_EOF_WHILE_READING": _LEFT,
+    "Closed before TLS handshake with data in recv buffer.": _LEFT,  # of the ssl module itself
     "UNEXPECTED_MESSAGE": "the client sent a message out of turn",
     "BAD_SIGNATURE": "the client's signature is wrong",
 }
@@ -84,7 +87,7 @@ def explained() -> Iterator[None]:
     except ssl.SSLError as error:
         why = explain(error)
     except OSError:  # reset, broken pipe: the client's, whatever its number
-        why = _REASONS["UNEXPECTED_EOF_WHILE_READING"]
+        why = _LEFT
     else:
         return
     raise ConnectionError(f"TLS handshake failed: {why}")
@@ -118,7 +121,7 @@ def explain(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the client's certificate is not accepted: {error.verify_message}"
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)):
-        return _REASONS["UNEXPECTED_EOF_WHILE_READING"]
+        return _LEFT
     reason = error.reason or ""
     if "_ALERT_" in reason:  # sent by the client
         alert = reason.partition("_ALERT_")[2]

@@ -72,7 +72,9 @@ class Listener:
 
     def serving(self, bind: Bind) -> Listener:
         """The same socket for another bind, of the same place; this object is not closed then."""
-        return Listener(bind, self.socket, path=self.path, passed=self.passed)
+        other = Listener(bind, self.socket, path=self.path, passed=self.passed)
+        other.shared = self.shared
+        return other
 
     def close(self) -> None:
         """Close; the process that bound a unix socket also removes its file, if it is still the same one."""
@@ -120,7 +122,7 @@ def open_listeners(
             listener.close()
         raise
     for listener in listeners:
-        _prepare(listener.socket, send_timeout)
+        prepare_socket(listener.socket, send_timeout)
     _note_somaxconn(backlog)
     return listeners
 
@@ -320,7 +322,7 @@ def _inode(path: str) -> tuple[int, int] | None:
 # --- every listener
 
 
-def _prepare(sock: socket.socket, send_timeout: float) -> None:
+def prepare_socket(sock: socket.socket, send_timeout: float = SEND_TIMEOUT) -> None:
     """Set what accepted sockets inherit on Linux, so that a session needs no system call for it."""
     sock.setblocking(True)  # O_NONBLOCK is shared with whoever passed the socket to us
     sock.set_inheritable(False)

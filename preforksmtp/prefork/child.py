@@ -55,6 +55,7 @@ class Child:
         self.forked = time.monotonic()
         self.ready_at: float | None = None  # when the master noticed
         self.reason = ""  # why it is being ended; "" = it is wanted
+        self.replacing = ""  # why it will be ended as soon as its replacement serves; see recycling.py
         self.asked = False  # its end is nobody's fault: stop, retirement
         self._steps: list[tuple[float, int]] = []  # (monotonic time, signal), still to come
 

@@ -39,7 +39,8 @@ WINDOW = 8
 _WORD = 8
 _LINE = 8  # words in 64 bytes: two writers never share a cache line
 _USED, _SESSIONS, _CAPACITY = range(3)  # words of a header
-_BITS = 22  # of a count; the minute has the 20 above the two
+_BITS = 22  # of a count
+_STAMP = 2 * _BITS  # where the minute stands: the 20 bits above the two counts
 _MOST = (1 << _BITS) - 1
 _MINUTES = (1 << 20) - 1
 
@@ -124,7 +125,7 @@ class Table:
 
     def _silence(self, place: int, minute: int) -> int:
         """For how many minutes its client has not been counted."""
-        return min((minute - (column[place] >> 2 * _BITS)) & _MINUTES for column in self.rates)
+        return min((minute - (column[place] >> _STAMP)) & _MINUTES for column in self.rates)
 
     def absorb(self, other: Table) -> None:
         """Master: take over the rates of a table whose worker is gone, its sessions not."""
@@ -157,6 +158,7 @@ class Clients:
         self._used, self._sessions, self._capacity = headers[_USED::_LINE], headers[_SESSIONS::_LINE], headers[2::_LINE]
         self._clock = clock
         self._secret = os.urandom(16)
+        self._mask = entries - 1
         self.tables = [
             Table(
                 headers[index * _LINE : (index + 1) * _LINE],
@@ -173,9 +175,9 @@ class Clients:
 
     def sessions(self, key: int) -> int:
         """Sessions the client has now."""
-        total = 0
+        total, start = 0, key & self._mask
         for table in compress(self.tables, self._used.tolist()):
-            place = table.find(key)
+            place = start if table.keys[start] == key else table.find(key)  # nearly always: spare the call
             if place >= 0:
                 sessions = table.sessions[place]
                 if table.keys[place] == key:  # and not just replaced by another, between the two reads
@@ -185,14 +187,15 @@ class Clients:
     def rate(self, key: int, rate: int) -> float:
         """What was counted of the client within the last minute."""
         now = self._clock()
-        minute = _minute(now)
+        minute, start = _minute(now), key & self._mask
         this = last = 0
         for table in compress(self.tables, self._used.tolist()):
-            place = table.find(key)
+            place = start if table.keys[start] == key else table.find(key)
             if place >= 0:
                 word = table.rates[rate][place]
                 if table.keys[place] == key:
-                    if word >> 2 * _BITS != minute + 1 & _MINUTES:  # or it was written after we took the time
+                    written = word >> _STAMP
+                    if written not in (minute, minute + 1 & _MINUTES):  # a minute ahead: after we took the time
                         word = _rolled(word, minute)
                     this += word & _MOST
                     last += word >> _BITS & _MOST
@@ -220,14 +223,14 @@ def _minute(now: float) -> int:
 
 def _rolled(word: int, minute: int) -> int:
     """A rate as it is in `minute`."""
-    age = (minute - (word >> 2 * _BITS)) & _MINUTES
+    age = (minute - (word >> _STAMP)) & _MINUTES
     if age == 0:
         return word
-    return minute << 2 * _BITS | ((word & _MOST) << _BITS if age == 1 else 0)
+    return minute << _STAMP | ((word & _MOST) << _BITS if age == 1 else 0)
 
 
 def _sum(one: int, other: int, minute: int) -> int:
     one, other = _rolled(one, minute), _rolled(other, minute)
     this = min(_MOST, (one & _MOST) + (other & _MOST))
     last = min(_MOST, (one >> _BITS & _MOST) + (other >> _BITS & _MOST))
-    return minute << 2 * _BITS | last << _BITS | this
+    return minute << _STAMP | last << _BITS | this

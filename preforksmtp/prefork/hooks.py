@@ -16,24 +16,6 @@ from collections.abc import Callable, Mapping
 
 from preforksmtp.prefork.alarm import SLOW, Overdue, alarm
 
-MASTER_HOOKS = {  # name -> arguments
-    "on_starting": ("server",),
-    "on_reload": ("server",),
-    "when_ready": ("server",),
-    "pre_fork": ("server", "worker"),
-    "child_exit": ("server", "worker"),
-    "nworkers_changed": ("server", "new_value", "old_value"),
-    "pre_exec": ("server",),  # in the process that is about to become the new master
-    "on_exit": ("server",),
-}
-WORKER_HOOKS = {
-    "post_fork": ("server", "worker"),
-    "post_worker_init": ("worker",),
-    "worker_int": ("worker",),
-    "worker_abort": ("worker",),
-    "worker_exit": ("server", "worker"),
-}
-
 Function = Callable[..., object]
 Scope = Callable[[], contextlib.AbstractContextManager[object]]
 

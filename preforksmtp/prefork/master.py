@@ -17,17 +17,19 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from socket import socket
-from typing import NoReturn
 
-from preforksmtp.prefork import aide, child, scoreboard, signals
+from preforksmtp.prefork import child, scoreboard, signals
 from preforksmtp.prefork.child import Child
+from preforksmtp.prefork.fork import Aides, fork_worker
 from preforksmtp.prefork.generation import Boot, Generation, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.recycling import Recycling
 from preforksmtp.prefork.reload import Reload
 from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.throttle import Throttle
+from preforksmtp.prefork.upgrade import Succession, Upgrade
 from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
-from preforksmtp.prefork.worker import BOOT_FAILED, Worker
+from preforksmtp.prefork.worker import BOOT_FAILED
 
 ROUND = 1.0  # seconds between two looks round, at most
 OWN_ACCORD = "left of its own accord"
@@ -44,6 +46,8 @@ class Master:
     on_reopen     USR1
     on_reloading  a reload or roll begins
     on_reloaded   it is over, with the fault, "" for success
+    on_promoted   this master has taken over from another one (an upgrade)
+    on_round      each round, once a second at least; it must be quick
     on_child      in every child, first thing: close what is the master's alone
     """
 
@@ -56,11 +60,16 @@ class Master:
         self.on_reopen: list[Callable[[], None]] = []
         self.on_reloading: list[Callable[[], None]] = []
         self.on_reloaded: list[Callable[[str], None]] = []
+        self.on_promoted: list[Callable[[], None]] = []
+        self.on_round: list[Callable[[], None]] = []
         self.on_child: list[Callable[[], None]] = []
         self.wanted = config.workers
         self.children: dict[int, Child] = {}
-        self.aides: dict[int, aide.OnDeath] = {}
+        self.aides: Aides = {}
         self.reload = Reload(self)
+        self.recycling = Recycling(self)
+        self.upgrade = Upgrade(self)
+        self.succession: Succession | None = None
         self.stopping = False
         self.actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self.stop,
@@ -68,6 +77,8 @@ class Master:
             signal.SIGQUIT: self.stop_quickly,
             signal.SIGHUP: self.reload.request,
             signal.SIGUSR1: self.reopen,
+            signal.SIGUSR2: self.upgrade.begin,
+            signal.SIGWINCH: self.dismiss_workers,
             signal.SIGTTIN: self.add_worker,
             signal.SIGTTOU: self.remove_worker,
         }
@@ -129,7 +140,7 @@ class Master:
 
     def _next_deadline(self) -> float:
         times = [worker.next_deadline() for worker in self.children.values()]
-        if not self.stopping and len(self._members()) < self.wanted:
+        if not self.stopping and len(self.members()) < self.wanted:
             times.append(self._throttle.open_at)
         times.append(self.reload.next_deadline())
         return min(times)
@@ -138,9 +149,10 @@ class Master:
         """Workers that serve or will: those nobody is ending."""
         return [worker for worker in self.children.values() if not worker.reason]
 
-    def _members(self) -> list[Child]:
-        """Those of them that count: not the canary of a reload."""
-        return [worker for worker in self.serving() if worker.generation is not self.reload.candidate]
+    def members(self) -> list[Child]:
+        """Those of them that count: not the canary of a reload, nor one that waits for its replacement."""
+        candidate = self.reload.candidate
+        return [worker for worker in self.serving() if worker.generation is not candidate and not worker.replacing]
 
     # -- forking
 
@@ -150,7 +162,7 @@ class Master:
 
     def _fill(self) -> None:
         """Fork what is missing."""
-        while len(self._members()) < self.wanted and self.may_fork() and self.spawn(self.current) is not None:
+        while len(self.members()) < self.wanted and self.may_fork() and self.spawn(self.current) is not None:
             pass
 
     def spawn(self, generation: Generation) -> Child | None:
@@ -162,57 +174,16 @@ class Master:
             return None
         worker = Child(slot, generation)
         self.hook("pre_fork", worker, hooks=generation.hooks)
-        aide.flush()
-        with signals.blocked() as mask:
-            try:
-                pid = os.fork()
-            except OSError as error:
-                generation.board.release(slot)
-                now = time.monotonic()
-                delay = self._throttle.died(now, None, now)
-                self.log.error("cannot fork a worker: %s; trying again in %.0f s", error.strerror, delay)
-                return None
-            if pid == 0:
-                self._become_worker(worker, mask)
-            # In the table before signals are let in: its CHLD must find it there.
-            worker.pid = slot.pid = pid
-            self.children[pid] = worker
-        self.log.debug("worker %d: forked, slot %d", pid, slot.index)
-        return worker
-
-    def _become_worker(self, record: Child, mask: set[int]) -> NoReturn:
-        """Runs in the worker, all signals blocked. Our own handlers and descriptors first, then let signals
-        in."""
         try:
-            generation = record.generation
-            self.wakeup.close_in_child()
-            worker = Worker(
-                generation.config,
-                generation.listeners,
-                self.log,
-                generation.board,
-                record.slot,
-                self.wakeup.lifeline,
-                self.wakeup.bell,
-            )
-            worker.server, worker.hooks = self, generation.hooks
-            worker.take_signals()
-            self.close_in_child(generation.listeners)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            worker.run(generation.plan.boot)
-        except BaseException:
-            self.log.exception("worker %d: cannot begin", os.getpid())
-        finally:
-            os._exit(1)
-
-    def close_in_child(self, keep: Sequence[socket] = ()) -> None:
-        """Any child: close what is not for it, so that nothing stays open (a port, a lock) when its owner closes it."""
-        generations = (self.current, self.reload.candidate)
-        for listener in {sock for generation in generations if generation for sock in generation.listeners}:
-            if listener not in keep:
-                listener.close()
-        for callback in self.on_child:
-            self.call(callback)
+            fork_worker(self, worker)
+        except OSError as error:
+            generation.board.release(slot)
+            now = time.monotonic()
+            delay = self._throttle.died(now, None, now)
+            self.log.error("cannot fork a worker: %s; trying again in %.0f s", error.strerror, delay)
+            return None
+        self.log.debug("worker %d: forked, slot %d", worker.pid, slot.index)
+        return worker
 
     # -- watching
 
@@ -301,12 +272,17 @@ class Master:
                 self._throttle.settled(worker.forked, worker.ready_at, now)
         self._announce()
         self.reload.advance(now)
+        self.recycling.advance()
+        if self.succession is not None:
+            self.succession.advance()
+        for callback in self.on_round:
+            self.call(callback)
 
     def _announce(self) -> None:
         """Once: the first generation is complete."""
         if self._announced or self.stopping:
             return
-        ready = [worker for worker in self._members() if worker.ready_at is not None]
+        ready = [worker for worker in self.members() if worker.ready_at is not None]
         if len(ready) >= self.wanted:
             self._announced = True
             self.log.info("master %d: ready, %d workers", os.getpid(), len(ready))
@@ -355,10 +331,15 @@ class Master:
     def _begin_stop(self, what: str) -> None:
         self.log.info("master %d: %s, %d workers", os.getpid(), what, len(self.children))
         self.stopping = True
-        self.board.stop()  # before the first TERM: workers now empty the listeners' queue
+        if not self.shares_listeners():
+            self.board.stop()  # before the first TERM: workers now empty the listeners' queue
         self.reload.cancel()
         for listener in self.listeners:
             listener.close()  # workers hold their own copies until they have done so
+
+    def shares_listeners(self) -> bool:
+        """Another master serves the same queues: an upgrade is under way, of us or to us."""
+        return self.upgrade.pid != 0 or self.succession is not None
 
     def _halt(self, code: int) -> None:
         if not self._exit_code:
@@ -388,6 +369,16 @@ class Master:
     def remove_worker(self) -> None:
         self._scale(self.wanted - 1)
 
+    def dismiss_workers(self) -> None:
+        """WINCH: all workers drain, this master stays, for HUP or TTIN to begin again. A terminal sends it whenever its
+        window changes, and then nothing is meant."""
+        if os.isatty(0) or self.stopping:
+            return
+        self.log.info("master %d: no workers wanted any more (SIGWINCH), was %d", os.getpid(), self.wanted)
+        self.set_wanted(0)
+        for worker in self.members():
+            worker.retire("SIGWINCH")
+
     def _scale(self, wanted: int) -> None:
         most = len(self.board.slots) - self.config.workers
         if self.stopping or not 1 <= wanted <= most:
@@ -395,7 +386,7 @@ class Master:
             return
         self.log.info("master %d: %d workers wanted, was %d", os.getpid(), wanted, self.wanted)
         self.set_wanted(wanted)
-        surplus = self._members()
+        surplus = self.members()
         # Those still booting cost nobody a session; then the oldest generation, then the least busy.
         surplus.sort(key=lambda worker: (worker.ready_at is not None, worker.generation.number, worker.slot.active()))
         for worker in surplus[: max(0, len(surplus) - wanted)]:

@@ -18,9 +18,11 @@ What escapes `serve` is logged with its traceback; what accept() may fail with i
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,12 +102,16 @@ class Pool:
         self._started = 0
         self._reported = -REPORT_EVERY
         self._closed = False  # the listeners, towards the end of a drain
+        self._accepting = True
+        self._served = itertools.count(1)  # next() of it needs no lock
         self._serve: Serve
 
     # -- worker, main thread
 
-    def start(self, serve: Serve) -> None:
+    def start(self, serve: Serve, quota: int = 0) -> None:
+        """`quota`: ring the main thread at this session."""
         self._serve = serve
+        self._quota = quota
         threading.stack_size(STACK_SIZE)
         for number in range(min(len(self._free), SPARE * len(self._posts))):
             self._grow(self._posts[number % len(self._posts)])
@@ -120,9 +126,20 @@ class Pool:
 
     def tick(self) -> None:
         """Once a period: threads that nobody needed in it may go. The fewest idle seats seen are those."""
+        if self._accepting:
+            for post in self._posts:
+                post.surplus = max(0, post.low - SPARE)
+                post.low = len(post.idle)
+
+    def seats(self) -> list[Seat]:
+        with self._lock:
+            return list(self._seats)
+
+    def stop_accepting(self) -> None:
+        """Without draining: every thread leaves once it is idle, by the way of those that are not needed."""
+        self._accepting = False
         for post in self._posts:
-            post.surplus = max(0, post.low - SPARE)
-            post.low = len(post.idle)
+            post.surplus = sys.maxsize
 
     def close_if_deserted(self) -> None:
         """While draining: once no thread accepts, let go of the listeners, so that a bind nobody serves
@@ -137,9 +154,7 @@ class Pool:
 
     def interrupt_sessions(self) -> None:
         """After drain.begin(): wake every session that is idle in recv. No lock is held while calling."""
-        with self._lock:
-            seats = list(self._seats)
-        for seat in seats:
+        for seat in self.seats():
             interrupt = seat.interrupt
             if interrupt is not None:
                 try:
@@ -175,6 +190,7 @@ class Pool:
 
     def _run(self, seat: Seat, post: Post) -> None:
         """A session thread's life."""
+        seat.thread = threading.get_ident()
         try:
             while True:
                 found = self._wait(seat, post)
@@ -194,6 +210,8 @@ class Pool:
         row = seat.row
         row[SESSIONS] += 1
         row[SINCE] = time.monotonic_ns()
+        if next(self._served) == self._quota:
+            self._wake()
         try:
             self._serve(connection, peer, post.index, seat)
         except BaseException:  # SystemExit of a handler, too, ends neither thread nor process

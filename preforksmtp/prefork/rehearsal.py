@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork import aide
 from preforksmtp.prefork.child import describe
+from preforksmtp.prefork.fork import fork_aide
 from preforksmtp.prefork.hooks import explain
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Rehearsal:
         os.set_blocking(self._pipe, False)
         lifeline = master.wakeup.lifeline
         try:
-            self.pid = aide.fork(master, lambda: _rehearse(run, write, lifeline), self._died)
+            self.pid = fork_aide(master, lambda: _rehearse(run, write, lifeline), self._died)
         except OSError:
             os.close(self._pipe)
             raise

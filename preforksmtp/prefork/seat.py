@@ -49,7 +49,7 @@ class Seat:
     does the two the other way round, so one of them sees the other. `interrupt` is called in the main thread,
     at most once a drain and a session, may race with the session's end and must not block."""
 
-    __slots__ = ("drain", "hook", "interrupt", "row", "session", "since")
+    __slots__ = ("drain", "hook", "interrupt", "row", "session", "since", "thread")
 
     def __init__(self, row: memoryview, drain: Drain) -> None:
         self.row = row
@@ -58,3 +58,4 @@ class Seat:
         self.session = ""
         self.hook = ""
         self.since = 0.0
+        self.thread = 0  # threading.get_ident() of the thread that sits here

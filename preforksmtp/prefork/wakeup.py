@@ -28,6 +28,7 @@ class Wakeup:
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.signals, selectors.EVENT_READ)
         self.selector.register(self._bell, selectors.EVENT_READ)
+        self._woke = time.monotonic()
 
     def close(self) -> None:
         self.selector.close()
@@ -44,11 +45,12 @@ class Wakeup:
 
     def wait(self, seconds: float) -> float:
         """Until a signal, the bell, or so many seconds. Returns for how long the whole process was stopped, or 0.0."""
-        before = time.monotonic()
         for key, _ in self.selector.select(seconds):
             if key.fd == self._bell:
                 _drain(key.fd)
-        passed = time.monotonic() - before
+        now = time.monotonic()
+        # Since the last wake-up, not since the call: it may have been stopped in between.
+        passed, self._woke = now - self._woke, now
         return passed if passed > seconds + ASLEEP else 0.0
 
 

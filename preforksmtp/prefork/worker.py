@@ -32,9 +32,11 @@ from typing import Any, NoReturn, Protocol
 from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.pool import Pool, Serve
-from preforksmtp.prefork.scoreboard import Scoreboard, Slot
+from preforksmtp.prefork.recycling import STUCK, Limits, RecyclingConfig, resident_memory
+from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain
 from preforksmtp.prefork.signals import SignalQueue
+from preforksmtp.prefork.stuck import StuckHandlers
 
 BEAT = 1.0  # seconds between two looks round, at most
 SHRINK_EVERY = 30.0  # seconds over which the pool's peak is taken
@@ -52,13 +54,15 @@ class BootFailed(Exception):
         self.exit_code = exit_code
 
 
-class WorkerConfig(Protocol):
+class WorkerConfig(RecyclingConfig, Protocol):
     """The settings a worker reads."""
 
     @property
     def threads(self) -> int: ...
     @property
     def graceful_timeout(self) -> float: ...
+    @property
+    def handler_timeout(self) -> float: ...
 
 
 class Worker:
@@ -96,6 +100,8 @@ class Worker:
         self._listeners = listeners
         self._quick = False
         self._asked = ""  # why request_drain() was called
+        self._limits = Limits(config)
+        self._stuck = StuckHandlers(config.handler_timeout)
 
     @property
     def age(self) -> float:
@@ -171,7 +177,7 @@ class Worker:
         self._signals.install((signal.SIGTERM, signal.SIGQUIT))
         wake = self._signals.wake
         pool = Pool(self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake)
-        pool.start(serve)
+        pool.start(serve, self._limits.sessions)
         self._published.ready = time.monotonic_ns()
         self._enter(scoreboard.READY)
         self._watch(pool)
@@ -193,6 +199,10 @@ class Worker:
         """Publish the new state and have the master look."""
         self._published.heartbeat = time.monotonic_ns()
         self._published.state = state
+        self._ring()
+
+    def _ring(self) -> None:
+        """Have the master look at the scoreboard."""
         with contextlib.suppress(OSError):  # full: it will look anyway; broken: the lifeline tells
             os.write(self._bell, b"\0")
 
@@ -217,9 +227,31 @@ class Worker:
                 self._handle(number, pool)
             if self._asked and not self.drain.requested:
                 self._begin_drain(pool, self._asked, self.config.graceful_timeout)
+            self._examine(pool, now)
             if now >= next_shrink:
                 pool.tick()
                 next_shrink = now + SHRINK_EVERY
+
+    def _examine(self, pool: Pool, now: float) -> None:
+        """Are we still fit to serve? If not, ask the master for a replacement; it sends TERM once that one serves."""
+        slot = self._published
+        slot.rss = resident_memory()
+        for stuck in self._stuck.look(pool.seats(), now):
+            self.log.error(
+                "session %s: the handler's %s runs for %.1f s, over handler_timeout %.4g s; worker %d is replaced",
+                *(stuck.session, stuck.hook, stuck.seconds, self.config.handler_timeout, self.pid),
+                extra={"detail": stuck.stack},
+            )
+            pool.stop_accepting()
+            self.clients.tables[self.slot].open(0)
+            self._ask_to_retire(STUCK)
+        if not slot.retire:
+            self._ask_to_retire(self._limits.reached(slot.count(SESSIONS), slot.rss, self.age))
+
+    def _ask_to_retire(self, reason: int) -> None:
+        if reason and self._published.retire != reason:
+            self._published.retire = reason
+            self._ring()
 
     def _finished(self, pool: Pool) -> bool:
         if not self.drain.requested:

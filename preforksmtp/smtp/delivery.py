@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from . import reply
@@ -21,6 +21,7 @@ from .transaction import Message, Transaction
 
 if TYPE_CHECKING:
     from .dialogue import Dialogue
+    from .journal import Journal
 
 
 def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> None:
@@ -80,7 +81,7 @@ def _collect(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -
 def _stream(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> Reply:
     """The handler's `stream` reads the body off the wire; `message`, where there is one too, gets what it read."""
     spool = Spool(dialogue.rules.spool_threshold, dialogue.rules.spool_dir) if dialogue.hooks.message else None
-    body = BodyStream(reader, spool)
+    body = BodyStream(reader, spool, dialogue.journal)
     message = Message(dialogue.session, transaction, time(), b"", None, 0)
     with _in_sync(dialogue, reader, spool):
         try:
@@ -127,10 +128,11 @@ class ConnectionBroken(Reject):
 class BodyStream(BufferedIOBase):
     """The body as a handler's `stream` reads it, straight off the wire: nothing is read before it is asked for."""
 
-    def __init__(self, reader: BodyReader, spool: Spool | None) -> None:
+    def __init__(self, reader: BodyReader, spool: Spool | None, journal: Journal) -> None:
         self.broken: Exception | None = None
         self._reader = reader
         self._spool = spool
+        self._journal = journal
         self._rest = b""
 
     def readable(self) -> bool:
@@ -147,7 +149,7 @@ class BodyStream(BufferedIOBase):
         return block
 
     def read1(self, size: int | None = -1, /) -> bytes:
-        block = self._rest or self._block()
+        block = self._rest or self._await_block()
         if size is None or size < 0 or size >= len(block):
             self._rest = b""
             return block
@@ -194,6 +196,14 @@ class BodyStream(BufferedIOBase):
         else:
             while self._block():
                 pass
+
+    def _await_block(self) -> bytes:
+        """The next block for the handler, whose clock (handler_timeout) does not run while the client makes it wait."""
+        self._journal.handling("", 0.0)
+        try:
+            return self._block()
+        finally:
+            self._journal.handling("stream", monotonic())
 
     def _block(self) -> bytes:
         if self.broken is not None:

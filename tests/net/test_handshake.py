@@ -165,22 +165,22 @@ def test_the_name_chooses_the_certificate(pki: Path, context: ServerContext, nam
     ],
 )
 def test_odd_names_get_a_certificate(context: ServerContext, name: str, shown: str) -> None:
-    def client(sock: socket.socket) -> int:
-        """openssl sends what Python's client will not."""
+    def client(sock: socket.socket) -> bytes:
+        """openssl sends what Python's client will not; its connection is relayed to ours."""
         with socket.create_server(("127.0.0.1", 0)) as relay:
-            port = relay.getsockname()[1]
-            arguments = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", name, "-quiet"]
-            with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
-                inner, _ = relay.accept()
-                with inner:
-                    threading.Thread(target=pump, args=(inner, sock), daemon=True).start()
-                    pump(sock, inner)
-                run.communicate(timeout=10)
-                return run.returncode
+            address = f"127.0.0.1:{relay.getsockname()[1]}"
+            arguments = ["openssl", "s_client", "-connect", address, "-servername", name, "-quiet"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            with subprocess.Popen(arguments, **pipes) as run, relay.accept()[0] as inner:  # type: ignore[call-overload]
+                for ends in ((inner, sock), (sock, inner)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+                line: bytes = run.stdout.read(1)
+                run.kill()
+                return line
 
     facts, _ = shake(context, client)
     assert facts.sni == shown
-    assert facts.server_certificate == context.certificate or name == "*.example.org"
+    assert facts.server_certificate == context.for_name(name.encode()).certificate
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -250,19 +250,16 @@ def test_smtp_is_selected_where_it_is_offered(context: ServerContext, offered: l
 
 def test_a_client_of_another_protocol_is_refused(context: ServerContext) -> None:
     """RFC 7301 section 3.2: the alert no_application_protocol; against ALPACA (CVE-2021-3618)."""
-    client = trusting()
-    client.set_alpn_protocols(["h2", "http/1.1"])
-    alert: list[object] = []
+    heard: list[bytes] = []
 
     def connect(sock: socket.socket) -> None:
-        try:
-            client.wrap_socket(sock)
-        except ssl.SSLError as error:
-            alert.append(error.reason)
+        sock.sendall(first_flight(protocols=["h2", "http/1.1"]))
+        while data := sock.recv(100):  # to a clean end: a reset would destroy the alert
+            heard.append(data)
 
     line = failure(context, connect)
     assert line == "TLS handshake failed: the client speaks h2, http/1.1, not smtp (ALPN)"
-    assert alert == ["TLSV1_ALERT_NO_APPLICATION_PROTOCOL"]
+    assert b"".join(heard) == b"\x15\x03\x03\x00\x02\x02\x78"
 
 
 # --- failures
@@ -271,7 +268,8 @@ def test_a_client_of_another_protocol_is_refused(context: ServerContext) -> None
 def say(data: bytes) -> Client:
     def client(sock: socket.socket) -> None:
         sock.sendall(data)
-        sock.recv(1000)
+        while sock.recv(65536):
+            pass
 
     return client
 
@@ -293,7 +291,7 @@ NO_TLS = "TLS handshake failed: the client speaks no TLS, it sent "
     [
         (b"EHLO client.example.com\r\n", NO_TLS + r"'EHLO client.example.com\r\n'"),
         (b"GET / HTTP/1.1\r\nHost: a.very.long.name.example.com\r\n\r\n",
-         NO_TLS + r"'GET / HTTP/1.1\r\nHost: a.very.long.name'..."),
+         NO_TLS + r"'GET / HTTP/1.1\r\nHost: a.very.long.name.e'..."),
         (b"\x80\x2e\x01\x03\x01", NO_TLS + r"'\x80.\x01\x03\x01'"),  # SSL 2
         (b"\x16\x16\x16", NO_TLS + r"'\x16\x16\x16'"),
         (b"\x15\x03\x01\x00\x02\x02\x28", NO_TLS + r"'\x15\x03\x01\x00\x02\x02('"),
@@ -376,23 +374,23 @@ def test_a_hello_that_comes_slowly(pki: Path, context: ServerContext) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for octet in outgoing.read():
             sock.sendall(bytes([octet]))
-        while True:
-            try:
-                tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                sock.sendall(outgoing.read())
-                incoming.write(sock.recv(65536))
-        sock.sendall(outgoing.read())
+        for step in (tls.do_handshake, lambda: tls.read(1)):
+            while True:
+                try:
+                    step()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
         return tls.getpeercert(True)
 
     assert shake(context, connect)[1] == der(pki, "mx")
 
 
 def test_a_client_that_stops_in_the_middle(context: ServerContext) -> None:
-    line = failure(context, lambda sock: (sock.sendall(first_flight()), sock.recv(65536), sock.recv(65536)), timeout=0.2)
+    line = failure(context, say(first_flight()), timeout=1.0)
     assert line == "TLS handshake failed: the client stopped in the middle of it"
-    line = failure(context, lambda sock: (sock.sendall(first_flight()[:9]), sock.recv(65536)), timeout=0.05)
+    line = failure(context, say(first_flight()[:9]), timeout=0.05)
     assert line == "TLS handshake not begun within 0.05 s: does the client speak in clear?"
 
 
@@ -425,7 +423,7 @@ def session(context: ServerContext) -> Iterator[tuple[Wire, ssl.SSLSocket, socke
 @pytest.mark.parametrize("read", [lambda wire: wire.read_line(512, 10), lambda wire: wire.read_block(512, 10)])
 @pytest.mark.parametrize("notify", [True, False], ids=["close_notify", "cut"])
 def test_nothing_is_read_in_clear_after_tls(
-    session: tuple[Wire, ssl.SSLSocket, socket.socket], read: Callable[[Wire], object], notify: bool
+    session: tuple[Wire, ssl.SSLSocket, socket.socket], read: Callable[[Wire], bytes | None], notify: bool
 ) -> None:
     """TLS ends inside a command or a body and clear text follows (CVE-2026-45185): the session ends."""
     wire, client, raw = session

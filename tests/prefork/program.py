@@ -37,6 +37,11 @@ class Options:
     graceful_timeout: float = 10.0
     boot_timeout: float = 10.0
     timeout: float = 0.0
+    handler_timeout: float = 0.0
+    max_sessions: int = 0
+    max_sessions_jitter: int = 0
+    max_worker_memory: int = 0
+    max_worker_age: float = 0.0
     listeners: int = 1
     boot: str = "ok"
     files: int = 0  # RLIMIT_NOFILE of a worker beyond what it has open

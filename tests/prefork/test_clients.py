@@ -88,9 +88,20 @@ def test_load_is_of_the_workers_that_take_new_sessions() -> None:
 # --- rates
 
 
-@pytest.mark.parametrize(("minutes", "seen"), [
-    (100.5, 10), (100.999, 10), (101.0, 10), (101.25, 7.5), (101.5, 5), (101.75, 2.5), (101.999, 0.01), (102.0, 0), (999.0, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("minutes", "seen"),
+    [
+        (100.5, 10),
+        (100.9, 10),
+        (101.0, 10),
+        (101.25, 7.5),
+        (101.5, 5),
+        (101.75, 2.5),
+        (101.99, 0.1),
+        (102.0, 0),
+        (999, 0),
+    ],
+)
 def test_a_rate_fades_over_the_minute_after(clock: Clock, minutes: float, seen: float) -> None:
     board = Clients(slots=2, threads=1, clock=clock)
     key = board.key(b"a")

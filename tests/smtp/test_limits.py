@@ -319,7 +319,9 @@ def test_only_waiting_for_the_client_counts(talk: Any, monkeypatch: pytest.Monke
 STRESS = {"stress_command_timeout": 10.0, "stress_data_timeout": 20.0}
 
 
-@pytest.mark.parametrize(("stressed", "end", "why"), [(True, 10, "timed out stress_command_timeout"), (False, 300, "timed out")])
+@pytest.mark.parametrize(
+    ("stressed", "end", "why"), [(True, 10, "timed out stress_command_timeout"), (False, 300, "timed out")]
+)
 def test_under_stress_a_silent_client_makes_room(talk: Any, stressed: bool, end: float, why: str) -> None:
     result = talk([EHLO], Limits(stressed=stressed), **STRESS)
     assert result.codes[-1] == "421 4.4.2"
@@ -327,7 +329,9 @@ def test_under_stress_a_silent_client_makes_room(talk: Any, stressed: bool, end:
     assert result.wire.ended_at == pytest.approx(end)
 
 
-@pytest.mark.parametrize(("stressed", "end", "why"), [(True, 20, "timed out stress_data_timeout"), (False, 180, "timed out")])
+@pytest.mark.parametrize(
+    ("stressed", "end", "why"), [(True, 20, "timed out stress_data_timeout"), (False, 180, "timed out")]
+)
 def test_under_stress_a_silent_body_makes_room(talk: Any, stressed: bool, end: float, why: str) -> None:
     result = talk([EHLO, MAIL, RCPT, "DATA"], Limits(stressed=stressed), **STRESS)
     assert result.codes[-1] == "421 4.4.2"

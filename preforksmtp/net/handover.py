@@ -1,0 +1,84 @@
+"""Listeners handed from one master to the next (an upgrade), through descriptors that survive exec and one variable.
+
+The variable PREFORKSMTP_FD is a JSON list: for each socket its descriptor, its address, the bind it served, the file it
+owns and its name if systemd passed it. Each descriptor is verified: it must be a listening socket with that address.
+Both masters have the socket for a while, so neither removes the file of a unix socket while the other lives
+(`Listener.shared`). Fails with ListenError, one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import MutableMapping, Sequence
+
+from preforksmtp.net.activation import VARIABLES, InheritError, Passed, adopt_socket
+from preforksmtp.net.bind import Bind, parse_bind
+from preforksmtp.net.listener import Listener, ListenError, format_address, prepare_socket
+
+VARIABLE = "PREFORKSMTP_FD"
+
+
+def hand_over(listeners: Sequence[Listener], environ: MutableMapping[str, str]) -> None:
+    """The process that is about to exec: let the sockets through, and describe them in `environ`."""
+    rows = []
+    binds: list[Bind] = []
+    for listener in listeners:
+        if not any(listener.bind is bind for bind in binds):
+            binds.append(listener.bind)
+        number = next(index for index, bind in enumerate(binds) if bind is listener.bind)
+        rows.append(
+            {
+                "fd": listener.socket.fileno(),
+                "address": listener.address,
+                "bind": listener.bind.text,
+                "number": number,  # a bind may have several sockets, and two binds the same text (port 0)
+                "scheme": listener.bind.scheme,
+                "path": listener.path,
+                "passed": listener.passed and [listener.passed.fd, listener.passed.name],
+            }
+        )
+        listener.socket.set_inheritable(True)
+    for name in VARIABLES:  # systemd's, from the start of the first master
+        environ.pop(name, None)
+    environ[VARIABLE] = json.dumps(rows)
+
+
+def take_over(text: str) -> list[Listener]:
+    """The new master: the sockets that the variable names. They are close-on-exec again at once."""
+    listeners: list[Listener] = []
+    binds: dict[int, Bind] = {}
+    try:
+        for row in json.loads(text or "[]"):
+            listeners.append(_take(row, binds))
+    except (ValueError, KeyError, TypeError, InheritError) as error:
+        for listener in listeners:
+            listener.close()
+        raise ListenError(f"{VARIABLE}: {error}") from None
+    return listeners
+
+
+def _take(row: dict[str, object], binds: dict[int, Bind]) -> Listener:
+    fd, number, text = int(str(row["fd"])), int(str(row["number"])), str(row["bind"])
+    sock = adopt_socket(fd)
+    os.set_inheritable(fd, False)
+    if format_address(sock) != row["address"]:
+        sock.close()
+        raise InheritError(f"descriptor {fd} is {format_address(sock)}, not {row['address']}")
+    prepare_socket(sock)
+    if number not in binds:
+        known = text.startswith("fd://") and row["passed"]  # a bind that systemd's socket brought with it
+        binds[number] = Bind(text, str(row["scheme"]), fd=fd) if known else parse_bind(text)
+    passed = Passed(*row["passed"]) if isinstance(row["passed"], list) else None
+    path = str(row["path"]) if row["path"] is not None else None
+    listener = Listener(binds[number], sock, path=path, passed=passed)
+    listener.shared = True
+    return listener
+
+
+def share(listeners: Sequence[Listener], shared: bool) -> None:
+    """Whether another master has these sockets as well."""
+    for listener in listeners:
+        listener.shared = shared
+
+

@@ -1,0 +1,109 @@
+"""Forking: a worker, or an aide, which is any other child of the master, such as the rehearsal of a reload or a new master.
+
+`fork_worker` and `fork_aide` run in the master and return at once. Signals are blocked from before the fork until the
+child has handlers of its own and the master has the child in its table, so none is lost and none hits the wrong one.
+A child keeps no descriptor that is the master's alone. OSError: cannot fork.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from socket import socket
+from typing import TYPE_CHECKING, NoReturn
+
+from preforksmtp.prefork import signals
+from preforksmtp.prefork.worker import Worker
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.child import Child
+    from preforksmtp.prefork.master import Master
+
+OnDeath = Callable[[int | None], None]  # the wait status; None: somebody else reaped it
+Aides = dict[int, OnDeath]  # by process id
+
+
+def fork_worker(master: Master, record: Child) -> None:
+    """Master: the worker of this record, which gets its process id."""
+    _flush()
+    with signals.blocked() as mask:
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(master, record, mask)
+        record.pid = record.slot.pid = pid
+        master.children[pid] = record
+
+
+def fork_aide(master: Master, run: Callable[[], object], on_death: OnDeath, keep: Sequence[socket] = ()) -> int:
+    """Master: run() in a child with default signals; of the listeners it has `keep`."""
+    _flush()
+    with signals.blocked() as mask:
+        pid = os.fork()
+        if pid == 0:
+            _become_aide(master, run, mask, keep)
+        master.aides[pid] = on_death
+    return pid
+
+
+def _flush() -> None:
+    """Before a fork: or the child would write our buffers again."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _become_worker(master: Master, record: Child, mask: set[int]) -> NoReturn:
+    """Worker, all signals blocked. Our own handlers and descriptors first, then let signals in."""
+    try:
+        generation, wakeup = record.generation, master.wakeup
+        wakeup.close_in_child()
+        worker = Worker(
+            generation.config,
+            generation.listeners,
+            master.log,
+            generation.board,
+            record.slot,
+            wakeup.lifeline,
+            wakeup.bell,
+        )
+        worker.server, worker.hooks = master, generation.hooks
+        worker.take_signals()
+        _close_what_is_not_ours(master, generation.listeners)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        worker.run(generation.plan.boot)
+    except BaseException:
+        master.log.exception("worker %d: cannot begin", os.getpid())
+    finally:
+        os._exit(1)
+
+
+def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep: Sequence[socket]) -> NoReturn:
+    """Aide. It must never return into the master's frames."""
+    code = 1
+    try:
+        master.wakeup.close_in_child()
+        for number in signals.HANDLED:
+            signal.signal(number, signal.SIG_DFL)
+        _close_what_is_not_ours(master, keep)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        run()
+        code = 0
+    except BaseException:
+        master.log.exception("process %d: unexpected end", os.getpid())
+    finally:
+        try:
+            _flush()
+        finally:
+            os._exit(code)
+
+
+def _close_what_is_not_ours(master: Master, keep: Sequence[socket]) -> None:
+    """Any child. Or a port, or a lock, would still be held when its owner lets go of it."""
+    generations = (master.current, master.reload.candidate)
+    for listener in {listener for generation in generations if generation for listener in generation.listeners}:
+        if listener not in keep:
+            listener.close()
+    for callback in master.on_child:
+        master.call(callback)

@@ -1,0 +1,122 @@
+"""Root's half of a reload (the other is prefork/reload.py): the configuration read again, and the composition it makes.
+
+`rehearse` runs in a throw-away child, `prepare` in the master. Both raise one exception with every error found, and
+leave the process as they found it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from . import config
+from .check import ConfigError, check
+from .composition import Composition, Logs, Surroundings, make_contexts
+from .net import handover
+from .net.certificates import INTERVAL
+from .net.revision import revise_listeners
+from .prefork.generation import Plan
+from .prefork.master import Master
+from .prefork.upgrade import predecessor_of_this_process
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """How the program was started, before any configuration changed the process."""
+
+    argv: Sequence[str]
+    surroundings: Surroundings
+    predecessor: int = 0  # the old master, if this is an upgrade
+    sockets: str = ""  # and what it handed over
+
+    @classmethod
+    def of_this_process(cls, argv: Sequence[str] | None = None) -> Invocation:
+        """Call it first: what it takes out of the environment is for this process only."""
+        predecessor = predecessor_of_this_process(os.environ)
+        sockets = os.environ.pop(handover.VARIABLE, "") if predecessor else ""
+        return cls(sys.argv[1:] if argv is None else argv, Surroundings(), predecessor, sockets)
+
+    def load(self) -> config.Config:
+        """The configuration as it is now, applied to this process."""
+        self.surroundings.restore()
+        settings = config.load(self.argv)
+        settings.apply()
+        return settings
+
+
+class Reloader:
+    """What HUP does outside of prefork/. `current` is the composition in force."""
+
+    def __init__(self, invocation: Invocation, current: Composition, master: Master) -> None:
+        self.current = current
+        self._invocation = invocation
+        self._master = master
+        master.rehearse = self.rehearse
+        master.prepare = self.prepare
+        master.on_ready.append(self.announce)
+        master.on_reopen.append(self.reopen)
+        master.on_round.append(self._watch_certificates)
+        self._look_at = 0.0
+
+    def announce(self) -> None:
+        self.current.announce()
+
+    def reopen(self) -> None:
+        self.current.logs.reopen()
+
+    def _watch_certificates(self) -> None:
+        """Master, each round: new files, new contexts, new workers."""
+        now = time.monotonic()
+        if now >= self._look_at and not self._master.stopping:
+            self._look_at = now + INTERVAL
+            if self.current.certificates.changed():
+                self._master.roll("certificates")
+
+    def rehearse(self) -> None:
+        """Throw-away child: everything short of binding and of loading the application, which the first new worker
+        does."""
+        settings = self._invocation.load()
+        errors = check(settings)
+        if errors:
+            raise ConfigError(errors)
+        make_contexts(settings)
+
+    def prepare(self) -> Plan:
+        """Master: the new composition beside the one in force."""
+        surroundings = Surroundings()
+        try:
+            settings = self._invocation.load()
+            revision = revise_listeners(self.current.listeners, settings.binds(), backlog=settings.backlog)
+            try:
+                logs = Logs(settings)
+                try:
+                    new = Composition(settings, logs, revision)
+                except BaseException:
+                    logs.close()
+                    raise
+            except BaseException:
+                revision.abandon()
+                raise
+        except BaseException:
+            surroundings.restore()
+            raise
+        old = self.current
+        return replace(new.plan(), commit=lambda: self._commit(old, new), abandon=lambda: self._abandon(old, new))
+
+    def _commit(self, old: Composition, new: Composition) -> None:
+        """Master: the first new worker serves."""
+        self.current = new
+        new.logs.install()
+        old.logs.close()
+        handover.share(old.listeners, self._master.shares_listeners())
+        new.revision.commit()
+        new.announce()
+
+    def _abandon(self, old: Composition, new: Composition) -> None:
+        """Master: it does not, or never will."""
+        new.logs.close()
+        new.revision.abandon()
+        old.surroundings.restore()

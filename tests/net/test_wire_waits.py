@@ -1,0 +1,110 @@
+"""Wire.wait and Wire.pause: what ends them, on a plain socket and through TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from preforksmtp.net.wire import Wire
+from preforksmtp.prefork.seat import Drain
+from tests.certificates import Certificate, make_certificate
+from tests.processes import PATIENCE
+from tests.server.conftest import need
+
+SHORT = 0.05
+LONG = 60.0  # what no test waits for
+
+
+class Pair:
+    """A Wire and the client's end of its connection."""
+
+    def __init__(self, end: float = 0.0, context: ssl.SSLContext | None = None) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.client: socket.socket = socket.create_connection(listener.getsockname(), PATIENCE)
+        self.drain = Drain()
+        self.wire = Wire(listener.accept()[0], self.drain, 30.0, context, end)
+        listener.close()
+
+    def close(self) -> None:
+        self.client.close()
+        self.wire.close(False)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+def test_wait_ends_with_time_or_input(pair: Pair) -> None:
+    pair.wire.write(b"220 hello\r\n")
+    assert pair.wire.wait(SHORT) is False
+    assert pair.client.recv(100) == b"220 hello\r\n", "what was written is sent first"
+    pair.client.sendall(b"a\r\nb\r\n")
+    assert pair.wire.wait(LONG) is True
+    assert pair.wire.read_line(100, LONG) == b"a\r\n"
+    assert pair.wire.wait(LONG) is True, "the rest is in the buffer"
+    assert pair.wire.read_line(100, LONG) == b"b\r\n"
+    assert pair.wire.wait(0.0) is False
+    pair.client.close()
+    assert pair.wire.wait(LONG) is True, "the end is something to read"
+
+
+def test_pause_is_not_ended_by_input_but_by_the_client_that_leaves(pair: Pair) -> None:
+    pair.client.sendall(b"NOOP\r\n")
+    started = time.monotonic()
+    pair.wire.pause(SHORT)
+    assert time.monotonic() - started >= SHORT
+    pair.client.shutdown(socket.SHUT_WR)
+    started = time.monotonic()
+    pair.wire.pause(LONG)
+    assert time.monotonic() - started < LONG / 2
+    assert pair.wire.read_line(100, LONG) == b"NOOP\r\n", "nothing is lost"
+
+
+@pytest.mark.parametrize("method", ["wait", "pause"])
+def test_a_drain_ends_both(pair: Pair, method: str) -> None:
+    started = time.monotonic()
+    timer = threading.Timer(SHORT, pair.drain.begin, (started + LONG,))
+    timer.start()
+    getattr(pair.wire, method)(LONG)
+    getattr(pair.wire, method)(LONG)
+    assert time.monotonic() - started < LONG / 2
+
+
+@pytest.mark.parametrize("method", ["wait", "pause"])
+def test_the_deadline_of_the_session_ends_both(method: str) -> None:
+    pair = Pair(end=time.monotonic() + SHORT)
+    assert not pair.wire.expired
+    getattr(pair.wire, method)(LONG)
+    assert pair.wire.expired
+    pair.close()
+
+
+def test_wait_sees_what_tls_has_decrypted_and_not_handed_over(tmp_path_factory: pytest.TempPathFactory) -> None:
+    need("openssl")
+    certificate: Certificate = make_certificate(tmp_path_factory.mktemp("certificate"))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*certificate.options[1::2])
+    client = ssl.create_default_context()
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    pair = Pair(context=server)
+    wrapped: list[socket.socket] = []
+    thread = threading.Thread(target=lambda: wrapped.append(client.wrap_socket(pair.client)))
+    thread.start()
+    pair.wire.start_tls(PATIENCE)
+    thread.join()
+    pair.client = wrapped[0]
+    assert pair.wire.wait(SHORT) is False
+    pair.client.sendall(b"x" * 5000 + b"\r\n")
+    assert pair.wire.wait(LONG) is True
+    assert pair.wire.read_block(4096, LONG) == b"x" * 4096
+    assert pair.wire.wait(LONG) is True, "in the TLS layer, not in the socket"
+    assert pair.wire.read_line(2000, LONG) == b"x" * 904 + b"\r\n"
+    pair.close()
