@@ -67,6 +67,20 @@
 # After USR2: the new program tells the old one to stop once it is ready, or leaves that to you.
 # upgrade = "auto"
 
+# User that workers run as, a name or a number; the master stays root, to bind low ports and to
+# read keys. Its group and supplementary groups go with it. Default: the user who starts it.
+# user = None
+
+# Group that workers run as, a name or a number. Default: the user's own.
+# group = None
+
+# Permissions that files made by workers do not get, octal.
+# umask = "077"
+
+# With user or group: programs that workers start gain no privileges by set-user-ID or set-group-
+# ID. Turn it off for an application that runs one, such as Postfix' sendmail.
+# no_new_privileges = True
+
 # Folder to change to before the application is loaded; relative names of files start from it.
 # Default: the current folder.
 # chdir = None

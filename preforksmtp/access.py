@@ -211,6 +211,11 @@ class AccessLog:
         except Exception as error:
             self._complain(error)
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """See LogFile."""
+        if self._file is not None:
+            self._file.give_to(uid, gid)
+
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
         try:

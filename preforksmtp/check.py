@@ -49,6 +49,7 @@ def cross_check(config: "Config") -> list[str]:
 def warnings(config: "Config") -> list[str]:
     """What a user should hear of though the server can run: one line each."""
     lines = []
+    lines += _warn_of_identity(config)
     for bind in config.binds():
         view = config.for_bind(bind)
         if view.require_auth and not view.certfile and not view.allow_insecure_auth:
@@ -66,7 +67,7 @@ def check(config: "Config") -> list[str]:
 
     Call it after config.apply(), for relative names start from `chdir`.
     """
-    errors = _check_certificates(config)
+    errors = _check_certificates(config) + _check_identity(config)
     for name in ("error_logfile", "access_logfile"):
         file = getattr(config, name)
         if file not in (None, "-"):
@@ -139,6 +140,35 @@ def _check_access_logformat(config: "Config") -> list[str]:
         compile_format(config.access_logformat)
     except ValueError as error:
         return [f"access_logformat: {error} ({config.origin('access_logformat')})"]
+    return []
+
+
+def _warn_of_identity(config: "Config") -> list[str]:
+    from preforksmtp.prefork import privileges
+
+    if config.user is None and os.geteuid() == 0:
+        return ["user: not set, so workers run as root; name an unprivileged user (or root, to mean it)"]
+    try:
+        identity = privileges.find(config.user, config.group)
+    except privileges.PrivilegesError:
+        return []  # an error, not a warning
+    if identity is None:
+        return []
+    folders = {"Python's own modules": os.path.dirname(os.__file__), "the current folder": os.getcwd()}
+    return [
+        f"user: uid {identity.uid} cannot enter {folder}, {what}: what a worker imports from there is not found"
+        for what, folder in folders.items()
+        if not identity.may_enter(folder)
+    ]
+
+
+def _check_identity(config: "Config") -> list[str]:
+    from preforksmtp.prefork import privileges
+
+    try:
+        privileges.find(config.user, config.group)
+    except privileges.PrivilegesError as error:
+        return [str(error)]
     return []
 
 

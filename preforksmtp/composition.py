@@ -26,11 +26,12 @@ from .net.certificates import CertificateWatch
 from .net.listener import Listener
 from .net.revision import Revision
 from .net.tls import TLSError, server_context
+from .prefork import privileges
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
 from .prefork.pool import Serve
 from .prefork.title import set_title
-from .prefork.worker import BootFailed, Worker
+from .prefork.worker import BOOT_FAILED, BootFailed, Worker
 from .service import Service, make_terms
 from .settings import HOOKS
 
@@ -71,9 +72,13 @@ class Logs:
     """The error log and the access log."""
 
     def __init__(self, settings: config.Config) -> None:
+        identity = privileges.find(settings.user, settings.group)
         self.error = log.make_error_log(settings)
         try:
             self.access: AccessLog = access.open_access_log(settings)
+            if identity is not None:
+                self.error.file.give_to(identity.uid, identity.gid)
+                self.access.give_to(identity.uid, identity.gid)
         except BaseException:
             self.error.close()
             raise
@@ -99,6 +104,7 @@ class Composition:
         self.revision = revision
         self.listeners: Sequence[Listener] = revision.listeners
         self.surroundings = Surroundings()
+        self.identity = privileges.find(settings.user, settings.group)
         self.log = logging.getLogger(log.LOGGER)
         views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
         self.certificates = CertificateWatch(views, partial(make_contexts, settings), self.log)
@@ -116,12 +122,22 @@ class Composition:
         for listener in self.listeners:
             self.log.info("listening on %s://%s", listener.bind.scheme, listener.address)
 
+    def _drop_privileges(self) -> None:
+        """Worker, before it runs any code of the application."""
+        os.umask(self.settings.umask)
+        if self.identity is not None:
+            try:
+                privileges.drop(self.identity, no_new_privileges=self.settings.no_new_privileges)
+            except privileges.PrivilegesError as error:
+                raise BootFailed(BOOT_FAILED, str(error)) from None
+
     def boot(self, worker: Worker) -> Serve:
         """Worker, after the fork: load APP and make the service of its session threads."""
         with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
             self.surroundings.restore()
         self.logs.install()
         set_title(self.settings.name, "worker")
+        self._drop_privileges()
         worker.on_reopen.append(self.logs.reopen)
         worker.dump_stacks_to(self.logs.error.file.fd)
         try:

@@ -125,19 +125,24 @@ class Visit:
         self.refusal: Reply | None = None
 
     def admit(self) -> None:
-        """Count the session, then see whether it is one too many: so two at once cannot both be the last."""
+        """Count the session, then see whether it is one too many: so two at once cannot both be the last.
+
+        Before that, look without counting: or those who insist could keep each other out though there is room.
+        """
         limiter, host = self._limiter, self._session.peer.host
+        limited = not limiter.exempt(host)
         self._key = limiter.key(host)
-        self._place = limiter.table.enter(self._key)
-        self._here = True
-        if self._key and self._place < 0:
-            self._key = 0
-            limiter.overflowed()
         try:
-            if not limiter.exempt(host):
-                self._check_server()
-            if self._key:
-                self._check_client()
+            if limited:
+                self._look(1)
+            self._place = limiter.table.enter(self._key)
+            self._here = True
+            if self._key and self._place < 0:
+                self._key = 0
+                limiter.overflowed()
+            if limited:
+                self._look(0)
+            self._count(CONNECTIONS)
         except Reject:
             self.leave()
             raise
@@ -150,7 +155,7 @@ class Visit:
         if self._here:
             self._here = False
             self._limiter.table.leave(self._place)
-            self._key, self._place = 0, -1
+        self._key, self._place = 0, -1
 
     def message(self) -> None:
         self._count(MESSAGES)
@@ -170,21 +175,19 @@ class Visit:
         threshold = self._limiter.stress_threshold
         return 0 < threshold * capacity <= sessions
 
-    def _check_server(self) -> None:
+    def _look(self, coming: int) -> None:
+        """Is there room for all who are counted, and `coming` more?"""
         limiter = self._limiter
-        if limiter.max_connections and limiter.clients.total() > limiter.max_connections:
-            self._refuse("max_connections", limiter.max_connections, reply.TOO_BUSY)
+        most = limiter.max_connections
+        if most and limiter.clients.total() + coming > most:
+            self._refuse("max_connections", most, reply.TOO_BUSY)
         if limiter.busy_reply:
             sessions, capacity = limiter.clients.load()
-            if sessions >= max(capacity, 2):  # the last thread of all is kept to say so
+            if sessions + coming >= max(capacity, 2):  # the last thread of all is kept to say so
                 self._refuse("busy_reply", capacity, reply.TOO_BUSY)
-
-    def _check_client(self) -> None:
-        limiter = self._limiter
         most = limiter.max_connections_per_ip
-        if most and limiter.clients.sessions(self._key) > most:
+        if most and self._key and limiter.clients.sessions(self._key) + coming > most:
             self._refuse("max_connections_per_ip", most, reply.TOO_MANY_SESSIONS)
-        self._count(CONNECTIONS)
 
     def _count(self, rate: int) -> None:
         """Count first, then see, then take back: as with sessions."""

@@ -6,9 +6,11 @@ line. Knows no setting but its own few. A file that cannot be opened is a LogErr
 that cannot be written (a full disk) is lost, never an exception in a session.
 """
 
+import contextlib
 import json
 import logging
 import os
+import stat
 import time
 import traceback
 from datetime import datetime, timezone
@@ -28,6 +30,7 @@ class LogFile:
     def __init__(self, setting: str, path: str) -> None:
         self.setting = setting
         self.path = path
+        self._owner: tuple[int, int] | None = None
         self.fd = STREAMS[setting] if path == "-" else self._open()
 
     def write(self, line: str) -> None:
@@ -47,6 +50,22 @@ class LogFile:
         finally:
             os.close(new)
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """Master, as root: a worker that runs as this user must be able to reopen the file (USR1)."""
+        self._owner = (uid, gid)
+        if self.path != "-":
+            self._chown(self.fd)
+
+    def _chown(self, fd: int) -> None:
+        """Nothing but a plain file with one name: in a folder of another user's it could be a link to any file."""
+        if self._owner is None or os.geteuid() != 0:
+            return
+        with contextlib.suppress(OSError):  # it is gone again; a file system without owners
+            status = os.fstat(fd)
+            here = os.path.samestat(status, os.lstat(self.path))  # and not where a symbolic link points
+            if here and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                os.fchown(fd, *self._owner)
+
     def close(self) -> None:
         """Close the file; a standard stream stays open."""
         if self.path != "-":
@@ -54,9 +73,11 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
+        self._chown(fd)
+        return fd
 
 
 def escape(text: str) -> str:

@@ -20,6 +20,7 @@ from .net.certificates import INTERVAL
 from .net.revision import revise_listeners
 from .prefork.generation import Plan
 from .prefork.master import Master
+from .prefork.notify import ServiceManager
 from .prefork.upgrade import predecessor_of_this_process
 
 
@@ -29,6 +30,7 @@ class Invocation:
 
     argv: Sequence[str]
     surroundings: Surroundings
+    service_manager: ServiceManager
     predecessor: int = 0  # the old master, if this is an upgrade
     sockets: str = ""  # and what it handed over
 
@@ -37,7 +39,8 @@ class Invocation:
         """Call it first: what it takes out of the environment is for this process only."""
         predecessor = predecessor_of_this_process(os.environ)
         sockets = os.environ.pop(handover.VARIABLE, "") if predecessor else ""
-        return cls(sys.argv[1:] if argv is None else argv, Surroundings(), predecessor, sockets)
+        manager = ServiceManager(os.environ)
+        return cls(sys.argv[1:] if argv is None else argv, Surroundings(), manager, predecessor, sockets)
 
     def load(self) -> config.Config:
         """The configuration as it is now, applied to this process."""

@@ -22,11 +22,12 @@ from .prefork import upgrade
 from .prefork.daemon import Report, daemonize
 from .prefork.master import Master
 from .prefork.pidfile import PidFile, PidFileError
+from .prefork.privileges import PrivilegesError
 from .prefork.title import set_title
 from .reload import Invocation, Reloader
 
 BAD_CONFIG = 1
-ERRORS = (ConfigError, ListenError, TLSError, log.LogError, PidFileError)
+ERRORS = (ConfigError, ListenError, TLSError, log.LogError, PidFileError, PrivilegesError)
 
 
 def serve(invocation: Invocation, settings: config.Config) -> int:
@@ -81,6 +82,7 @@ class Server:
         master = Master(self._settings, plan.listeners, plan.boot, composition.log)
         master.hooks = plan.hooks
         reloader = Reloader(self._invocation, composition, master)
+        self._invocation.service_manager.attend(master)
         master.upgrade.execute = lambda: self._execute(reloader.current)
         if self._pid_file is not None:
             master.on_child.append(self._pid_file.close_in_child)
@@ -137,7 +139,7 @@ class Server:
     def _execute(self, current: Composition) -> None:
         """Aide of the old master: become the new program, started as the old one was."""
         invocation = self._invocation
-        environ = dict(invocation.surroundings.environ)
+        environ = invocation.surroundings.environ | invocation.service_manager.inheritance
         hand_over(current.listeners, environ)
         environ[upgrade.VARIABLE] = str(os.getppid())
         program = sys.orig_argv[0]

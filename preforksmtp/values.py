@@ -66,6 +66,31 @@ def integer(
     return ValueType("|".join(["N", *known]), parse)
 
 
+def octal(maximum: int = 0o777) -> ValueType:
+    """Permission bits: a number in the config file (0o077); text is octal, as the shell's umask has it."""
+    wanted = f"must be an octal number from 0 to {maximum:o}"
+
+    def parse(raw: object) -> Octal:
+        if isinstance(raw, bool) or not isinstance(raw, (int, str)):
+            raise _wrong(wanted, raw)
+        try:
+            number = raw if isinstance(raw, int) else int(raw, 8)
+        except ValueError:
+            raise _wrong(wanted, raw) from None
+        if not 0 <= number <= maximum:
+            raise _wrong(wanted, raw)
+        return Octal(number)
+
+    return ValueType("OCTAL", parse)
+
+
+class Octal(int):
+    """Shown as it was meant."""
+
+    def __repr__(self) -> str:
+        return f"0o{self:03o}"
+
+
 def size(minimum: int = 0) -> ValueType:
     """A number of bytes: 33554432, "32M", "1 MiB". K, M, G and T are powers of 1024, also KB, KiB."""
     wanted = "must be a number of bytes such as 33554432, 32M or 1 MiB"

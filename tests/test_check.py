@@ -78,7 +78,12 @@ def test_settings_that_go_together(argv):
     assert load(argv, {}).action == "run"
 
 
-def test_warnings():
+def test_warnings(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (line,) = warnings(load([], {}))
+    assert "workers run as root" in line
+    assert warnings(load(["-u", "root"], {})) == []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert warnings(load([], {})) == []
     (line,) = warnings(load(["--require-auth"], {}))
     assert "require_auth without TLS" in line

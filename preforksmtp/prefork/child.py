@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from preforksmtp.prefork import signals
-from preforksmtp.prefork.scoreboard import Slot
+from preforksmtp.prefork.scoreboard import DRAINING, READY, Slot
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.generation import Generation
@@ -96,6 +96,12 @@ class Child:
             return self._steps[0][0]
         waiting = self.ready_at is None and not self.reason and self.generation.config.boot_timeout
         return self.forked + self.generation.config.boot_timeout if waiting else math.inf
+
+    def accepting(self) -> bool:
+        """Does it take new sessions? A drain may take half a second until no thread waits in accept() any more."""
+        if self.slot.state == DRAINING:
+            return self.slot.threads > self.slot.active()
+        return self.slot.state == READY
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # reaped by a hook's own wait(): we notice at ours

@@ -71,6 +71,7 @@ class Master:
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
         self.stopping = False
+        self.round_every = ROUND
         self.actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self.stop,
             signal.SIGINT: self.stop_quickly,
@@ -133,7 +134,7 @@ class Master:
 
     def _wait(self) -> None:
         """Until a signal, the bell, or the next deadline."""
-        stopped = self.wakeup.wait(min(ROUND, max(0.0, self._next_deadline() - time.monotonic())))
+        stopped = self.wakeup.wait(min(self.round_every, max(0.0, self._next_deadline() - time.monotonic())))
         if stopped:
             self.log.warning("the master was stopped for %.0f s", stopped)
             self._judge_after = time.monotonic() + ASLEEP

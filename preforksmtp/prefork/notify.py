@@ -25,7 +25,10 @@ class ServiceManager:
     """Takes the variables out of `environ`. Call `attend` once, before the master runs."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
-        address, seconds, pid = (environ.pop(name, "") for name in VARIABLES)
+        taken = {name: environ.pop(name, "") for name in VARIABLES}
+        address, seconds, pid = taken.values()
+        # What a successor (an upgrade) gets: the watchdog is not for one certain process any more.
+        self.inheritance = {name: value for name, value in taken.items() if value and name != "WATCHDOG_PID"}
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._status = ""
         self._status_at = -STATUS_EVERY
@@ -33,7 +36,7 @@ class ServiceManager:
         self._stopping = False
         self._fault = ""  # of the last reload
         self._ping_every = 0.0
-        self._ping_at = 0.0
+        self._ping_at = 0.0  # at once
         if seconds.isdecimal() and pid in ("", str(os.getpid())):
             self._ping_every = int(seconds) / 2e6
 
@@ -41,15 +44,18 @@ class ServiceManager:
         """Have the master tell us what happens."""
         if not self._address:
             return
-        master.on_ready.append(self.ready)
+        if self._ping_every:
+            master.round_every = min(master.round_every, self._ping_every)
+        master.on_ready.append(lambda: self.ready(master))
         master.on_reloading.append(self.reloading)
         master.on_reloaded.append(self.reloaded)
         master.on_promoted.append(self.promoted)
         master.on_round.append(lambda: self.round(master))
 
-    def ready(self) -> None:
+    def ready(self, master: Master) -> None:
         """The first generation serves."""
-        self.send("READY=1")
+        if master.succession is None:
+            self.send("READY=1")
 
     def reloading(self) -> None:
         # notify-reload waits for a RELOADING that is younger than its signal, by this clock.
@@ -67,16 +73,14 @@ class ServiceManager:
     def round(self, master: Master) -> None:
         """At the end of each full pass of the master's loop; so a loop that hangs does not feed the watchdog."""
         now = time.monotonic()
-        if master.stopping:
-            self._stop(now)
-        if now >= self._status_at + STATUS_EVERY:
-            self._report(master, now)
         if self._ping_every and now >= self._ping_at and self.send("WATCHDOG=1"):
             self._ping_at = now + self._ping_every
-
-    def next_deadline(self) -> float:
-        """When the watchdog wants to hear of us."""
-        return self._ping_at if self._ping_every else float("inf")
+        if master.succession is not None:
+            return  # the old master still speaks for the service
+        if master.stopping:
+            self._stop(master, now)
+        if now >= self._status_at + STATUS_EVERY:
+            self._report(master, now)
 
     def send(self, message: str) -> bool:
         """False: it could not be sent now."""
@@ -89,9 +93,11 @@ class ServiceManager:
             return False
         return True
 
-    def _stop(self, now: float) -> None:
+    def _stop(self, master: Master, now: float) -> None:
         if not self._stopping:
-            self._stopping = self.send("STOPPING=1")
+            # An upgrade: the service goes on, and systemd must know its new main process before this one is gone.
+            successor = master.upgrade.pid
+            self._stopping = self.send(f"MAINPID={successor}" if successor else "STOPPING=1")
         if now >= self._extended_at + STATUS_EVERY:  # sessions drain for as long as the master lets them
             self._extended_at = now
             self.send(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from preforksmtp.prefork.late import is_late, late_session
 from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain, Seat
 
@@ -213,7 +214,11 @@ class Pool:
         if next(self._served) == self._quota:
             self._wake()
         try:
-            self._serve(connection, peer, post.index, seat)
+            if is_late(self._drain, self._scoreboard.stopping):
+                with late_session(seat):
+                    self._serve(connection, peer, post.index, seat)
+            else:
+                self._serve(connection, peer, post.index, seat)
         except BaseException:  # SystemExit of a handler, too, ends neither thread nor process
             row[ERRORS] += 1
             self.log.exception("session %s of %s failed", seat.session, peer)

@@ -11,6 +11,7 @@ import ctypes
 import grp
 import os
 import pwd
+import stat
 from dataclasses import dataclass
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
@@ -31,6 +32,22 @@ class Identity:
     @property
     def is_ours(self) -> bool:
         return (self.uid, self.gid) == (os.geteuid(), os.getegid())
+
+    def may_enter(self, folder: str) -> bool:
+        """As far as permission bits tell: whether it can open files in there."""
+        path = os.path.realpath(folder)
+        return self.uid == 0 or all(map(self._may_search, (path, *_parents(path))))
+
+    def _may_search(self, folder: str) -> bool:
+        try:
+            status = os.stat(folder)
+        except OSError:
+            return False
+        if status.st_uid == self.uid:
+            return bool(status.st_mode & stat.S_IXUSR)
+        if status.st_gid == self.gid or status.st_gid in self.groups:
+            return bool(status.st_mode & stat.S_IXGRP)
+        return bool(status.st_mode & stat.S_IXOTH)
 
 
 def find(user: str | None, group: str | None) -> Identity | None:
@@ -58,10 +75,19 @@ def drop(identity: Identity, *, no_new_privileges: bool) -> None:
             os.setgid(identity.gid)
             os.setuid(identity.uid)
         except OSError as error:
-            raise PrivilegesError(f"user: cannot become uid {identity.uid}, gid {identity.gid}: {error.strerror}") from None
+            line = f"user: cannot become uid {identity.uid}, gid {identity.gid}: {error.strerror}"
+            raise PrivilegesError(line) from None
     _verify(identity)
     if no_new_privileges:
         _forbid_new_privileges()
+
+
+def _parents(path: str) -> list[str]:
+    parents = []
+    while (parent := os.path.dirname(path)) != path:
+        parents.append(parent)
+        path = parent
+    return parents
 
 
 def _verify(identity: Identity) -> None:

@@ -4,7 +4,8 @@ All of it runs in the master's loop, one step each round; nothing here waits.
 
     rehearsing   a throw-away child evaluates the configuration (rehearsal.py)
     canary       the master has the new plan open beside the former one; one worker of the candidate boots
-    rolling      it serves: the candidate is the current generation now; one new worker READY, one old one drained
+    rolling      it serves: the candidate is the current generation now; one new worker READY, one old one drained;
+                 it is done when no old one takes new sessions
 
 What fails before the first new worker serves is undone: the candidate's workers are killed, its plan abandoned, and the
 former generation never noticed. Later there is nothing to undo: a worker that dies is replaced as always, and an old
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from preforksmtp.prefork.master import Master
 
 KILLS = 2  # canaries that may be killed by somebody before the reload is given up
-RETRY = 0.25  # seconds until another look at what could not be forked
+RETRY = 0.1  # seconds until another look at what nobody tells us of
 
 
 class Reload:
@@ -100,7 +101,7 @@ class Reload:
     def next_deadline(self) -> float:
         if self._rehearsal is not None:
             return self._rehearsal.deadline
-        if self.candidate is not None and self._canary is None:
+        if self._rolling or (self.candidate is not None and self._canary is None):
             return time.monotonic() + RETRY
         return float("inf")
 
@@ -186,7 +187,8 @@ class Reload:
             worker.retire("reload")
         if len(ready) == len(new) < master.wanted and master.may_fork():
             master.spawn(master.current)
-        if len(ready) >= master.wanted and surplus >= len(old):
+        left = [worker for worker in master.children.values() if worker.generation is not master.current]
+        if len(ready) >= master.wanted and not any(worker.accepting() for worker in left):
             self._rolling = False
             self._succeed(len(ready))
 

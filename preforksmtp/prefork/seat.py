@@ -32,6 +32,12 @@ class Drain:
             self.requested = True  # before the EOF: who is woken by it finds the reason
             os.close(self._write)
 
+    def close(self) -> None:
+        """Whoever made it: nobody looks at it any more. A worker's lives as long as the worker."""
+        os.close(self.fd)
+        if not self.requested:
+            os.close(self._write)
+
     def wait(self, seconds: float) -> None:
         """Any thread: sleep, but not past the start of a drain."""
         if self.requested:

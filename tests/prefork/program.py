@@ -115,6 +115,8 @@ def boot_of(options: Options) -> Any:
         if options.files:
             used = len(os.listdir("/proc/self/fd"))
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + options.files,) * 2)
+        if options.boot == "the first only" and worker.slot > 0:
+            raise BootFailed(4, "the app is broken now")
         fail(options.boot)
         return serve
 

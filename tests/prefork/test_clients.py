@@ -247,10 +247,14 @@ def test_the_limit_holds_among_processes_and_after_one_is_killed() -> None:
     def visit(worker: int, thread: int, table: Table) -> None:
         mine = worker * THREADS + thread
         while not counts[2 * WORKERS]:
+            if board.sessions(key) >= LIMIT:
+                time.sleep(0)
+                continue
             place = table.enter(key)
             if board.sessions(key) <= LIMIT:
                 inside[mine] = 1
                 counts[worker] += 1
+                time.sleep(0.0002)  # long enough for another to come in beside
                 if sum(inside[:]) > LIMIT:
                     counts[WORKERS + worker] += 1
                 inside[mine] = 0

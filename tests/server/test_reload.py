@@ -282,10 +282,10 @@ def test_kill_of_the_master_in_a_rehearsal_leaves_nobody(serve: Serve, app: Path
 def test_kill_of_a_canary_is_not_the_end(serve: Serve, app: Path) -> None:
     server = serve("app:handler").ready()
     old = server.children()
-    (app / "app.py").write_text("import os, time\nif not os.path.exists('go'):\n    time.sleep(3600)\n")
+    (app / "app.py").write_text("import os, time\nos.write(2, b'canary %d\\n' % os.getpid())\ntime.sleep(3600)\n")
     server.send(signal.SIGHUP)
-    wait_until(lambda: len(server.children() - old) == 1, "the canary")
-    (canary,) = server.children() - old
+    canary = int(server.wait_for(r"^canary (\d+)$")[1])
+    assert server.children() - old == {canary}
     write_app(app, "2")
     os.kill(canary, signal.SIGKILL)
     server.wait_for("reload done")

@@ -20,17 +20,9 @@ def loop():
     re.match("(a|aa)+$", "a" * 200 + "b")
 
 class Mail(Handler):
-    def rcpt(self, recipient, params):
-        if recipient.startswith("pause"):
-            block()
     def message(self, message):
         name = message.recipients[0].partition("@")[0]
         {"stuck": block, "loop": loop}.get(name, lambda: None)()
-
-class Stream(Handler):
-    def stream(self, message, body):
-        for block in body:
-            pass
 """
 
 
@@ -61,10 +53,8 @@ def test_stuck_handler_is_named_and_its_worker_replaced(serve: Serve, tmp_path: 
         assert other.ask("MAIL FROM:<a@example.com>").startswith("250")
         stuck.begin_data(recipient="stuck@example.com")
         stuck.send(b"Subject: x\r\n\r\n.\r\n")
-        line = server.wait_for(r"\[ERROR\] session \S+: the handler's message runs for [\d.]+ s, over handler_timeout 0.3 s")
-        stack = server.wait_for(r"  \|   File .*app.py\", line \d+, in block")
-        assert line.string.startswith("20")
-        assert stack
+        server.wait_for(r"\[ERROR\] session \S+: the handler's message runs for [\d.]+ s, over handler_timeout 0.3 s")
+        server.wait_for(r"^  \|   File .*app.py\", line \d+, in block")
         server.wait_for(rf"worker {old}: draining \(SIGTERM\), 2 sessions")
         assert len(server.children()) == 2  # the replacement came first
         # The transaction of another session of that worker finishes.
@@ -94,32 +84,9 @@ def test_handler_that_returns_in_time_is_answered(serve: Serve, tmp_path: Path) 
         server.wait_for(rf"worker {old}: draining")
         (tmp_path / "go").touch()
         assert talk.read().startswith("250")
+        assert talk.read().startswith("421")
+        talk.close()
         wait_for_replacement(server, old)
-
-
-def test_a_slow_client_is_no_stuck_handler(serve: Serve, tmp_path: Path) -> None:
-    write_app(tmp_path)
-    server = serve("-b", "127.0.0.1:0", "app:Stream", "--handler-timeout", "0.2").ready()
-    old = server.worker()
-    with Talk(server.port()) as talk, Talk(server.port()) as clock:
-        talk.begin_data()
-        talk.send(b"Subject: x\r\n")
-        # Several beats of the worker pass while its handler waits for us.
-        beat = (tmp_path / "probe")
-        for _ in range(2):
-            assert clock.ask("NOOP").startswith("250")
-        wait_until(lambda: beats(server, 3), "three seconds of the worker")
-        assert not beat.exists()
-        assert talk.ask("\r\nbody\r\n.").startswith("250")
-    assert server.worker() == old
-    assert not server.matches("handler_timeout")
-
-
-def beats(server: Program, seconds: float) -> bool:
-    """Whether the program has lived that long."""
-    start = int(Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[19])
-    now = float(Path("/proc/uptime").read_text().split()[0])
-    return now - start / os.sysconf("SC_CLK_TCK") > seconds
 
 
 def test_loop_in_c_that_holds_the_interpreter(serve: Serve, tmp_path: Path) -> None:
