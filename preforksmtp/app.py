@@ -93,7 +93,7 @@ def _call(text: str, factory: Any, tree: ast.Call) -> Any:
     try:
         arguments = [ast.literal_eval(argument) for argument in tree.args]
         keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords if keyword.arg}
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: an unhashable key
         raise AppError(f"app {text!r}: the arguments of the factory must be literals, such as 'text' or 1") from None
     if len(keywords) != len(tree.keywords):
         raise AppError(f"app {text!r}: the arguments of the factory must be literals, such as 'text' or 1")

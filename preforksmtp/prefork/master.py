@@ -237,6 +237,8 @@ class Master:
         when = "" if worker.ready_at else " while booting"
         why = f" ({worker.reason})" if worker.reason else ""
         then = f"; next attempt in {delay:.0f} s" if delay and not self.stopping else ""
+        if not self._ever_ready and self.succession is not None:
+            code = code or BOOT_FAILED  # the old master serves: better no upgrade than one in suspense
         if not self._ever_ready and not candidate and code in HALTING_CODES:
             self.log.error("worker %d %s%s%s; no worker could boot, giving up", worker.pid, how, when, why)
             self._halt(code)

@@ -59,17 +59,16 @@ class Rehearsal:
             verdict = self._text.decode("utf-8", "replace").strip()
             self._end("" if verdict == _FINE else verdict)
         elif now >= self.deadline:
-            self.kill()
-            self._end(f"evaluating the configuration takes longer than boot_timeout {self._seconds:.4g} s")
+            self.kill(f"evaluating the configuration takes longer than boot_timeout {self._seconds:.4g} s")
 
-    def kill(self) -> None:
-        """Master: not wanted any more. It has nothing that could delay its end, so this waits for it."""
+    def kill(self, why: str = "not wanted any more") -> None:
+        """Master. It has nothing that could delay its end, so this waits for it."""
         if self._master.aides.pop(self.pid, None) is not None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):  # reaped by a hook
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
         if not self.over:
-            self._end("not wanted any more")
+            self._end(why)
 
     def _died(self, status: int | None) -> None:
         self.advance(time.monotonic())  # its last line may still be in the pipe

@@ -80,7 +80,14 @@ class Reload:
             self._fail(f"cannot fork: {error.strerror}")
 
     def advance(self, now: float) -> None:
-        """Each round."""
+        """Each round. Whatever goes wrong in here costs the reload, and not the server."""
+        try:
+            self._advance(now)
+        except Exception:
+            self._master.log.exception("master %d: reload given up", os.getpid())
+            self.cancel()
+
+    def _advance(self, now: float) -> None:
         if self._rehearsal is not None:
             self._rehearsal.advance(now)
             if self._rehearsal.over:

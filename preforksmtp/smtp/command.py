@@ -23,6 +23,8 @@ CROSS_PROTOCOL = re.compile(
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _VALUE = re.compile("[!-<>-~\u00a1-\U0010ffff]+")  # RFC 5321 esmtp-value, RFC 6531 section 3.3
 
+_JOINERS = dict.fromkeys((0x200C, 0x200D))
+
 
 def decode(line: bytes) -> str:
     """The text of one command line, without its CRLF. Refuses a bare LF, control characters and broken UTF-8."""
@@ -32,7 +34,13 @@ def decode(line: bytes) -> str:
         text = line[:-2].decode()
     except UnicodeDecodeError:
         raise Reject(reply.NOT_UTF8) from None
-    if not text.isprintable():
+    return text if text.isprintable() else _forgive(text)
+
+
+def _forgive(text: str) -> str:
+    """What is not printable and yet legal: tabs at the end (RFC 5321 section 4.1.1); the joiners of Indic and Arabic."""
+    text = text.rstrip(" \t")
+    if not text.translate(_JOINERS).isprintable():
         raise Reject(reply.BAD_CHARACTERS)
     return text
 

@@ -133,6 +133,7 @@ class BodyStream(BufferedIOBase):
         self._reader = reader
         self._spool = spool
         self._journal = journal
+        self._failed: StorageFailed | None = None
         self._rest = b""
 
     def readable(self) -> bool:
@@ -210,11 +211,17 @@ class BodyStream(BufferedIOBase):
             raise ConnectionBroken
         if self._reader.fault is not None:
             raise self._reader.fault
+        if self._failed is not None:  # a handler that swallowed it: the block is lost, and so is the message
+            raise self._failed
         try:
             block = self._reader.read_block()
         except (EOFError, OSError, Ended) as error:
             self.broken = error
             raise ConnectionBroken from error
         if self._spool is not None:
-            self._spool.add(block)
+            try:
+                self._spool.add(block)
+            except StorageFailed as failure:
+                self._failed = failure
+                raise
         return block

@@ -141,7 +141,6 @@ LOCAL_ERROR = Reply(451, "4.3.0 Local error in processing, try again later")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3 Too many recipients")
 NO_STORAGE = Reply(452, "4.3.1 Insufficient system storage, try again later")
 AUTH_FAILURE_RATE = Reply(454, "4.7.0 Too many authentication failures from your address, try again later")
-TLS_UNAVAILABLE = Reply(454, "4.7.0 TLS not available due to temporary reason")
 
 # --- syntax and sequence
 UNRECOGNIZED = Reply(500, "5.5.1 Command not recognized")

@@ -77,11 +77,11 @@ def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -
     name = name.strip()
     if not is_helo_name(name):
         raise Reject(reply.NEEDS_DOMAIN)
-    dialogue.reset()
     if dialogue.hooks.helo:
-        dialogue.call("helo", dialogue.handler.helo, name)
+        dialogue.call("helo", dialogue.handler.helo, name)  # a refusal leaves the state as it was (section 4.1.4)
     dialogue.session.helo = name
     dialogue.session.esmtp = esmtp
+    dialogue.reset()
 
 
 def starttls(dialogue: Dialogue, argument: str) -> None:
@@ -91,11 +91,11 @@ def starttls(dialogue: Dialogue, argument: str) -> None:
         raise Reject(reply.ALREADY_TLS)
     if not dialogue.rules.offer_tls:
         raise Reject(reply.NOT_IMPLEMENTED)
+    dialogue.reset()  # before the 220: what the handler raises here must not be a reply inside TLS to nothing
     dialogue.wire.write(reply.READY_FOR_TLS.wire)
     session.tls = dialogue.wire.start_tls(dialogue.rules.command_timeout)
     session.helo, session.esmtp, session.user = "", False, None
     dialogue.journal.tls_started(session)
-    dialogue.reset()
 
 
 def rset(dialogue: Dialogue, argument: str) -> Reply:
