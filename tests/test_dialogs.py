@@ -122,9 +122,11 @@ def test_fake(path: Path, pieces: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apps, "got", [])
     settings = config.load([*script.settings, "--hostname", "mx.example.com"], environ={}, folder="/")
     bind = parse_bind(f"{script.scheme}://127.0.0.1:0")
-    terms = make_terms(settings.for_bind(bind), bind, ("127.0.0.1", 25), None, load_app(f"tests.dialogs.apps:{script.app}"))
+    hooks = load_app(f"tests.dialogs.apps:{script.app}")
+    terms = make_terms(settings.for_bind(bind), bind, ("127.0.0.1", 25), None, hooks)
     wire = ScriptedWire(script, path.name, pieces == "bytes")
-    session = Session("s1", Endpoint("127.0.0.1", 4000), lambda: Endpoint("127.0.0.1", 25), "", "mx.example.com", bind.lmtp)
+    local = Endpoint("127.0.0.1", 25)
+    session = Session("s1", Endpoint("127.0.0.1", 4000), lambda: local, "", "mx.example.com", bind.lmtp)
     dialogue = Dialogue(wire, session, terms.rules, RecordingJournal())
     dialogue.xclient, dialogue.xforward = "127.0.0.1" in terms.xclient, "127.0.0.1" in terms.xforward
     try:

@@ -45,6 +45,11 @@ def _forgive(text: str) -> str:
     return text
 
 
+def verb(name: str) -> str:
+    """The name of a command as VERBS has it. Some letters outside of ASCII have capitals in it: those are no commands."""
+    return name.upper() if name.isascii() else name
+
+
 def parse_parameters(text: str) -> dict[str, str | None]:
     """The parameters behind a path, by keyword in capitals; the value is None where there is no "=".
 

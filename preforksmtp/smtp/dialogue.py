@@ -130,9 +130,9 @@ class Dialogue:
                     raise Reject(reply.LINE_TOO_LONG)
                 text = command.decode(line)
                 name, _, argument = text.partition(" ")
-                verb = VERBS.get(name) or VERBS.get(name.upper())
+                verb = VERBS.get(name) or VERBS.get(command.verb(name))
                 if verb is None or self.refused or len(line) > verb.octets:
-                    verb = self._exceptional(name.upper(), line, text)
+                    verb = self._exceptional(command.verb(name), line, text)
                 needs = verb.needs & needed
                 if needs:
                     missing(self, needs, argument)
@@ -153,7 +153,7 @@ class Dialogue:
                 if line is None:
                     raise Reject(reply.LINE_TOO_LONG)
                 name, _, argument = command.decode(line).partition(" ")
-                return name.upper(), argument, line
+                return command.verb(name), argument, line
             except Reject as refusal:
                 self.answer(refusal.reply)
 

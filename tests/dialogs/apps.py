@@ -1,4 +1,4 @@
-"""The applications of the dialogues. What they get is printed as one line, which the dialogues' M: lines are compared to."""
+"""The applications of the dialogues. What they get is printed as one line, for the dialogues' M: lines."""
 
 from __future__ import annotations
 

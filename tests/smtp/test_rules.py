@@ -1,0 +1,45 @@
+"""smtp/rules.py: the replies and parameters that follow from the settings."""
+
+from __future__ import annotations
+
+from preforksmtp.smtp.extensions import Standing
+from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.rules import Rules
+from tests.fakes import recording
+
+
+def rules(**settings):
+    return Rules(Hooks.of_class(recording(message=None, authenticate=True)), **settings)
+
+
+def test_the_greeting_has_no_enhanced_status_code():
+    """RFC 2034 section 4; RFC 5321 section 4.2: the domain comes first."""
+    assert rules(hostname="mx.test").greeting.wire == b"220 mx.test ESMTP preforksmtp\r\n"
+    assert rules(hostname="mx.test", lmtp=True).greeting.wire == b"220 mx.test LMTP preforksmtp\r\n"
+    assert rules(hostname="[192.0.2.1]").helo.wire == b"250 [192.0.2.1]\r\n"
+
+
+def test_the_reply_to_ehlo():
+    wire = rules(hostname="mx.test").offer(Standing()).ehlo.wire
+    assert wire.startswith(b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 33554432\r\n")
+    assert wire.endswith(b"\r\n250 HELP\r\n")
+
+
+def test_an_offer_is_made_once_for_all_clients_of_one_standing():
+    found = rules()
+    assert found.offer(Standing(tls=True)) is found.offer(Standing(tls=True))
+    assert found.offer(Standing(tls=True)) is not found.offer(Standing())
+
+
+def test_parameters_come_with_their_extension():
+    clear, tls = rules().offer(Standing()), rules().offer(Standing(tls=True))
+    assert set(clear.mail_parameters) == {"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"}
+    assert set(tls.mail_parameters) == {*clear.mail_parameters, "REQUIRETLS"}
+    assert set(clear.rcpt_parameters) == {"NOTIFY", "ORCPT"}
+
+
+def test_mechanisms():
+    assert rules().offered_mechanisms(tls=False) == ()
+    assert rules().offered_mechanisms(tls=True) == ("PLAIN", "LOGIN")
+    assert rules(allow_insecure_auth=True).offered_mechanisms(tls=False) == ("PLAIN", "LOGIN")
+    assert rules(auth_mechanisms=("plain", "X")).offered_mechanisms(tls=True) == ("PLAIN",)
