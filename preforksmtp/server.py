@@ -57,6 +57,7 @@ class Server:
         self._settings = settings
         self._report = report
         self._pid_file = self._make_pid_file()
+        self._succeeded = False  # a new master is there when we leave
 
     def run(self) -> int:
         settings = self._settings
@@ -75,7 +76,7 @@ class Server:
             return self._run(composition)
         finally:
             if self._pid_file is not None:
-                self._pid_file.release()
+                self._pid_file.release(leave=self._succeeded)
 
     def _run(self, composition: Composition) -> int:
         plan = composition.plan()
@@ -97,6 +98,7 @@ class Server:
         try:
             return master.run()
         finally:
+            self._succeeded = master.upgrade.pid != 0
             share(reloader.current.listeners, master.shares_listeners())
             for listener in reloader.current.listeners:
                 listener.close()

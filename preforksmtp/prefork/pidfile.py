@@ -49,9 +49,10 @@ class PidFile:
             raise PidFileError(f"pid: cannot rename {self.path} to {path}: {error.strerror}") from None
         self.path = path
 
-    def release(self) -> None:
-        """Remove the file, if it is still ours, and let go of the lock."""
-        if self._fd < 0:
+    def release(self, *, leave: bool = False) -> None:
+        """Remove the file, if it is still ours, and let go of the lock. `leave` it to a successor that replaces it."""
+        if leave or self._fd < 0:
+            self._forget()
             return
         with contextlib.suppress(OSError):  # removed or replaced by somebody: theirs
             mine, there = os.fstat(self._fd), os.lstat(self.path)

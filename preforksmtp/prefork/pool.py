@@ -156,8 +156,8 @@ class Pool:
     def interrupt_sessions(self) -> None:
         """After drain.begin(): wake every session that is idle in recv. No lock is held while calling."""
         for seat in self.seats():
-            interrupt = seat.interrupt
-            if interrupt is not None:
+            interrupt = seat.interrupt  # read first: that of a late session comes after its own drain
+            if interrupt is not None and seat.drain is self._drain:
                 try:
                     interrupt()
                 except OSError:

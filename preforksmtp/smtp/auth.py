@@ -6,7 +6,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from . import reply
-from .command import AUTH_LINE_OCTETS
+from .command import AUTH_LINE_OCTETS, verb
 from .reply import Reject, Reply
 from .sasl import MECHANISMS, decode_response
 
@@ -26,7 +26,7 @@ def auth(dialogue: Dialogue, argument: str) -> Reply:
     words = argument.split()
     if not 1 <= len(words) <= 2:
         raise Reject(reply.AUTH_SYNTAX)
-    name = words[0].upper()
+    name = verb(words[0])
     if name not in rules.mechanisms:
         raise Reject(reply.UNKNOWN_MECHANISM)
     if name not in rules.offered_mechanisms(session.tls is not None):

@@ -40,10 +40,10 @@ _sizes = itertools.count(1)
 
 
 def send(sock: socket.socket, data: bytes) -> None:
-    """A server that has said goodbye and closed a unix socket is noticed here: what it said is still to be read."""
+    """A server that has said goodbye and closed is noticed here: what it said is still to be read."""
     try:
         sock.sendall(data)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         pass
 
 

@@ -243,6 +243,8 @@ def test_smtp_source(server: Server, tmp_path: Path, connections: int) -> None:
     assert [stored for stored in server.stored() if marker in stored] == [content + b"\r\n"] * count
 
 
+SENT = "status=sent (250 2.0.0 Ok: queued as "
+
 MASTER_CF = """\
 pickup    unix  n  -  n  1  1  pickup
 cleanup   unix  n  -  n  -  0  cleanup
@@ -333,12 +335,14 @@ def test_a_postfix_relays_to_the_server(
         "lmtp": {"relayhost": "", "default_transport": f"lmtp:inet:127.0.0.1:{server.port('lmtp')}"},
     }[transport] | {"smtp_tls_CAfile": str(certificate.certfile)}
     contents = [new_message() for _ in range(10)]
+    deliveries = sum(range(1, len(contents) + 1))  # the first message has one recipient, the last ten
     with Postfix(postfix_folder, f"[127.0.0.1]:{port(server, transport)}", **settings) as postfix:
         try:
             wait_until(lambda: "daemon started" in postfix.read_log(), "Postfix starts")
             for number, content in enumerate(contents):
                 others = [f"other{i}@example.com" for i in range(number)]
                 postfix.submit(content.replace(b"\r\n", b"\n"), RECIPIENT, *others)
+            wait_until(lambda: postfix.read_log().count(SENT) >= deliveries, "all is delivered")
             wait_until(lambda: not postfix.queued(), "Postfix's queue is empty")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{postfix.output}\n{postfix.read_log()}\n{server.output}") from None
@@ -346,7 +350,7 @@ def test_a_postfix_relays_to_the_server(
             with contextlib.suppress(ProcessLookupError):
                 postfix.stop()
         log = postfix.read_log()
-    assert log.count("status=sent (250 2.0.0 Ok: queued as ") == sum(range(1, len(contents) + 1)), log
+    assert log.count(SENT) == deliveries, log
     for content in contents:
         # Postfix puts its own trace field on top; nothing else may differ.
         (stored,) = [stored for stored in server.stored() if content.split(b"\r\n")[3] in stored]

@@ -224,7 +224,7 @@ def test_a_failure_changes_nothing(serve: Serve, app: Path, name: str) -> None:
     assert not load.turned_away
     assert server.matches(line), server.output
     assert len(server.matches("reload failed")) == 1
-    assert server.children() == workers
+    wait_until(lambda: server.children() == workers, "the old workers and nobody else")
     assert descriptors(server.pid) == fds
     write_config(app)
     write_app(app, "3")

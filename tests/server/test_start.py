@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 import socket
 import subprocess
@@ -65,13 +66,20 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Standard error without the warning that CI gets for being root."""
+    lines = done.stderr.splitlines()
+    return [line for line in lines if not ("run as root" in line and re.search("warning", line, re.IGNORECASE))]
+
+
 def test_without_app_it_stores_mail_in_a_maildir(serve: Serve) -> None:
     server = serve("-b", LOOPBACK).ready()
     with smtplib.SMTP("127.0.0.1", server.port(), timeout=15) as client:
         client.sendmail("me@example.com", ["you@example.com"], "Subject: hello\n\nIt works.")
     assert server.stored() == [b"Subject: hello\r\n\r\nIt works.\r\n"]
     assert server.stop() == 0
-    assert "[WARNING]" not in server.output
+    # CI is root, and hears of that.
+    assert [line for line in server.lines if "[WARNING]" in line and "run as root" not in line] == []
 
 
 def test_a_bare_start_listens_where_the_readme_says(tmp_path: Path) -> None:
@@ -91,7 +99,7 @@ def test_version_and_help(tmp_path: Path) -> None:
 def test_a_mistake_is_one_line(tmp_path: Path, name: str) -> None:
     arguments, code, text = MISTAKES[name]
     done = run(tmp_path, *arguments)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("usage: ")]
+    lines = [line for line in errors(done) if not line.startswith("usage: ")]
     assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("preforksmtp: error: ")
@@ -133,10 +141,10 @@ def test_an_app_that_breaks_the_worker_ends_the_start_with_3(tmp_path: Path) -> 
 def test_check_config(tmp_path: Path, certificate: Certificate) -> None:
     (tmp_path / "app.py").write_text("def handler(message): pass\n")
     good = run(tmp_path, "--check-config", *certificate.options, "-b", "smtps://127.0.0.1:0", "app:handler")
-    assert (good.returncode, good.stdout, good.stderr) == (0, "preforksmtp: configuration is ok\n", "")
+    assert (good.returncode, good.stdout, errors(good)) == (0, "preforksmtp: configuration is ok\n", [])
     bad = run(tmp_path, "--check-config", "--certfile", "absent.pem", "--spool-dir", "absent", "app:handlr")
     assert bad.returncode == 1
-    lines = bad.stderr.splitlines()
+    lines = errors(bad)
     assert all(line.startswith("preforksmtp: error: ") for line in lines)
     assert [next(word for word in ("certfile", "spool_dir", "handlr") if word in line) for line in lines] == [
         "certfile", "spool_dir", "handlr",
@@ -174,4 +182,5 @@ def test_the_readme_handlers_load(tmp_path: Path, name: str, app: str) -> None:
     source = text.partition(f"```python\n# {name}.py\n")[2].partition("```")[0]
     assert source
     (tmp_path / f"{name}.py").write_text(source)
-    assert run(tmp_path, "--check-config", f"{name}:{app}").stderr == ""
+    done = run(tmp_path, "--check-config", f"{name}:{app}")
+    assert (done.returncode, errors(done)) == (0, [])

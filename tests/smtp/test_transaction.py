@@ -1,0 +1,108 @@
+"""smtp/transaction.py: the message a handler is given."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import tempfile
+
+import pytest
+
+from preforksmtp import Reject, Reply
+from preforksmtp.smtp.session import Endpoint, Session
+from preforksmtp.smtp.transaction import Message, Recipient, Transaction
+
+CONTENT = b"Subject: =?utf-8?q?h=C3=A9?=\r\nFrom: a@b\r\nX: 1\r\nX: 2\r\n\r\nline one\r\n.line two\r\n"
+
+
+@pytest.fixture(params=["memory", "file"])
+def message(request):
+    session = Session("s1", Endpoint("192.0.2.1", 1), lambda: Endpoint("192.0.2.2", 25), "", "mx.test")
+    transaction = Transaction("s1-1", "a@b", {"SIZE": 5}, 0.0)
+    transaction.recipients = [Recipient("c@d", {"NOTIFY": ("NEVER",)}), Recipient("e@f", {})]
+    if request.param == "memory":
+        yield Message(session, transaction, 1795852800.0, CONTENT, None, len(CONTENT))
+        return
+    with tempfile.TemporaryFile() as spool:
+        spool.write(CONTENT)
+        spool.flush()
+        yield Message(session, transaction, 1795852800.0, b"", spool, len(CONTENT))
+
+
+def test_facts(message):
+    assert (message.id, message.sender, message.recipients, message.params, message.size, message.time) == (
+        "s1-1", "a@b", ["c@d", "e@f"], {"SIZE": 5}, len(CONTENT), 1795852800.0,
+    )  # fmt: skip
+    assert message.recipients[0].params == {"NOTIFY": ("NEVER",)}
+    assert message.session.peer.host == "192.0.2.1"
+
+
+def test_content(message):
+    assert message.content == CONTENT
+    assert message.content == CONTENT, "as often as one likes"
+
+
+def test_open(message):
+    with message.open() as one, message.open() as two:
+        assert one.read(8) == CONTENT[:8]
+        assert two.read() == CONTENT, "each has its own position"
+        assert one.read() == CONTENT[8:]
+        assert one.seek(0) == 0
+        assert list(one) == CONTENT.splitlines(keepends=True)
+        assert one.seek(-3, io.SEEK_END) == len(CONTENT) - 3
+        assert one.read() == b"o\r\n"
+        assert one.seek(2) == 2
+        assert one.seek(3, io.SEEK_CUR) == 5
+        assert one.tell() == 5
+        buffer = bytearray(4)
+        assert one.readinto(buffer) == 4
+        assert bytes(buffer) == CONTENT[5:9]
+    assert message.content == CONTENT, "closing a reader closes no other"
+
+
+def test_headers(message):
+    assert message.headers["X"] == "1"
+    assert message.headers.get_all("X") == ["1", "2"]
+    assert message.headers is message.headers, "parsed once"
+    assert message.headers["Missing"] is None
+
+
+def test_parse(message):
+    parsed = message.parse()
+    assert parsed["Subject"] == "hé"
+    assert parsed.get_content().splitlines() == ["line one", ".line two"]
+
+
+def test_received(message):
+    assert message.received.startswith("Received: from unknown ([192.0.2.1])")
+
+
+@pytest.mark.parametrize("content", [b"", b"\r\n", b"no header\r\n", b"__proto__: x\r\n\r\n", b"\xff\xfe: \0\r\n\r\n", b": \r\n"])
+def test_odd_content_does_not_break_the_parser(content):
+    session = Session("s1", Endpoint("192.0.2.1", 1), lambda: Endpoint("", 0), "", "mx.test")
+    message = Message(session, Transaction("s1-1", "", {}, 0.0), 0.0, content, None, len(content))
+    assert message.headers is not None
+    assert message.parse() is not None
+
+
+def test_a_recipient_is_a_str_that_survives():
+    recipient = Recipient("a@b", {"NOTIFY": ("DELAY",)})
+    assert recipient == "a@b"
+    assert isinstance(recipient, str)
+    for twin in (pickle.loads(pickle.dumps(recipient)), copy.deepcopy(recipient), copy.copy(recipient)):
+        assert twin == recipient
+        assert twin.params == recipient.params
+
+
+def test_reject_one_recipient(message):
+    with pytest.raises(ValueError, match="per_recipient"):
+        message.reject("c@d", Reply(550, "x"))
+    message.params["PRDR"] = True
+    assert message.per_recipient
+    message.reject("c@d", Reply(452, "4.2.2 full"))
+    message.reject("e@f", Reject(550, "5.1.1 no"))
+    with pytest.raises(ValueError, match="not a recipient"):
+        message.reject("x@y", Reply(550, "x"))
+    with pytest.raises(ValueError, match="does not refuse"):
+        message.reject("c@d", Reply(250, "x"))
