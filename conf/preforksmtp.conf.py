@@ -145,6 +145,12 @@
 # Offer AUTH without TLS, so that passwords may cross the network in clear (RFC 4954 4). Per bind.
 # allow_insecure_auth = False
 
+# Failed AUTH commands after which a session is ended with 421; 0 is no limit. Per bind.
+# max_auth_failures = 3
+
+# Seconds that each failed AUTH waits for its reply. Per bind.
+# auth_failure_delay = 1
+
 # Bytes of a message held in memory; a larger one is written to a temporary file. Per bind.
 # spool_threshold = 1048576
 

@@ -2,9 +2,10 @@
 
 from .smtp.handler import Handler
 from .smtp.reply import Reject, Reply
+from .smtp.scram import ScramSecret
 from .smtp.session import Session
 from .smtp.transaction import Message
 
 __version__ = "0.1.0"
 
-__all__ = ["Handler", "Message", "Reject", "Reply", "Session", "__version__"]
+__all__ = ["Handler", "Message", "Reject", "Reply", "ScramSecret", "Session", "__version__"]

@@ -84,6 +84,8 @@ def make_terms(
         require_auth=config.require_auth,
         offer_tls=context is not None and not bind.implicit_tls,
         allow_insecure_auth=config.allow_insecure_auth,
+        max_auth_failures=config.max_auth_failures,
+        auth_failure_delay=config.auth_failure_delay,
         auth_mechanisms=config.auth_mechanisms,
         max_line_length=config.max_line_length,
         accept_bare_newlines=config.bare_newlines == "accept",

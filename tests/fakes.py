@@ -28,6 +28,7 @@ class FakeTLS:
     cipher: str = "TLS_FAKE"
     sni: str = ""
     peer_certificate: Any = None
+    server_certificate: bytes = b""
 
 
 class FakeWire:

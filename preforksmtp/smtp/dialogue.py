@@ -31,7 +31,7 @@ class Dialogue:
     """One session from greeting to goodbye. `run` returns when it is over; the caller closes the connection."""
 
     __slots__ = (
-        "_errors", "_idle", "_needs", "_refusals", "_transactions", "handler", "hooks", "journal", "limits", "quit",
+        "_errors", "_idle", "_needs", "_refusals", "_transactions", "auth_failures", "handler", "hooks", "journal", "limits", "quit",
         "refused", "rules", "session", "transaction", "wire", "xclient", "xforward",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Dialogue:
         self.refused = False  # by the handler's connect: only QUIT is left
         unasked = (0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH)
         self._needs = ~(unasked | (0 if rules.max_idle_commands else IDLE))
+        self.auth_failures = 0
         self._transactions = 0
         self._errors = 0  # these three since the last message
         self._refusals = 0
@@ -241,8 +242,16 @@ class Dialogue:
     def offer(self) -> Offer:
         """The extensions this client is offered now."""
         session = self.session
+        tls = session.tls
         return self.rules.offer(
-            Standing(session.tls is not None, session.user is not None, self.xclient, self.xforward)
+            Standing(
+                tls is not None,
+                session.user is not None,
+                self.xclient,
+                self.xforward,
+                binding=tls is not None and bool(tls.server_certificate),
+                certificate=tls is not None and bool(tls.peer_certificate),
+            )
         )
 
     # --- the transaction

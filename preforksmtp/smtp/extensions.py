@@ -21,6 +21,8 @@ class Standing(NamedTuple):
     authenticated: bool = False
     xclient: bool = False  # trusted to say XCLIENT, XFORWARD
     xforward: bool = False
+    binding: bool = False  # its TLS has a certificate of ours to bind to
+    certificate: bool = False  # its TLS has a verified certificate of the client
 
 
 # What a handler may declare in `Handler.extensions`, and the default of what stands behind the keyword.
@@ -64,7 +66,7 @@ KEYWORDS: dict[str, Callable[[Rules, Standing], str | None]] = {
     "DSN": lambda rules, standing: "",  # RFC 3461
     "STARTTLS": lambda rules, standing: "" if rules.offer_tls and not standing.tls else None,  # RFC 3207
     "AUTH": lambda rules, standing: (  # RFC 4954
-        None if standing.authenticated else " ".join(rules.offered_mechanisms(standing.tls)) or None
+        None if standing.authenticated else " ".join(rules.offered_mechanisms(standing)) or None
     ),
     "REQUIRETLS": lambda rules, standing: "" if standing.tls and not rules.lmtp else None,  # RFC 8689
     "LIMITS": _limits,  # RFC 9422

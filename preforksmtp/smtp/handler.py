@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .extensions import read_declared
+from .sasl import possible
 
 if TYPE_CHECKING:
     from .reply import Reply
+    from .scram import ScramSecret
     from .session import Session
     from .transaction import Message, Recipient
 
@@ -49,6 +51,26 @@ class Handler:
     def authenticate(self, username: str, password: str) -> bool:
         """Whether the password is right. Overriding it offers AUTH PLAIN and LOGIN (RFC 4954)."""
         return False
+
+    def password(self, username: str) -> str | ScramSecret | None:
+        """The password of a user, or what is stored of it (ScramSecret); None for a user who is not there.
+
+        Overriding it offers PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-1 and -256, over TLS also their -PLUS. CRAM-MD5 needs
+        the password itself.
+        """
+
+    def token(self, username: str, token: str) -> bool | str:
+        """Whether a bearer token is right. Overriding it offers XOAUTH2 and OAUTHBEARER (RFC 7628).
+
+        `username` may be "" with OAUTHBEARER: return the identity that the token proves then.
+        """
+        return False
+
+    def certificate(self, certificate: dict[str, Any]) -> str | None:
+        """The identity of a client by its verified TLS certificate, as getpeercert() gives it; None for nobody.
+
+        Overriding it offers AUTH EXTERNAL (RFC 4422) to clients that have shown a certificate.
+        """
 
     def mail(self, sender: str, params: dict[str, Any]) -> Reply | str | None:
         """MAIL FROM: `sender` is the reverse-path, "" for null (RFC 5321 section 4.1.1.2)."""
@@ -88,8 +110,8 @@ class Handler:
 
 
 _HOOKS = (
-    "connect", "helo", "authenticate", "mail", "rcpt", "data", "stream", "message", "verify", "expand", "etrn", "help",
-    "reset", "close",
+    "connect", "helo", "authenticate", "password", "token", "certificate", "mail", "rcpt", "data", "stream",
+    "message", "verify", "expand", "etrn", "help", "reset", "close",
 )  # fmt: skip
 
 
@@ -109,11 +131,14 @@ class Hooks:
         self.extensions: dict[str, str] = read_declared(handler.extensions if handler is not None else ())
         for name in _HOOKS:  # plain attributes: read at every command
             setattr(self, name, name in has)
-        self.mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN") if self.authenticate else ()
+        self.mechanisms = possible(has)
 
     connect: bool
     helo: bool
     authenticate: bool
+    password: bool
+    token: bool
+    certificate: bool
     mail: bool
     rcpt: bool
     data: bool

@@ -134,6 +134,7 @@ TOO_MANY_SESSIONS = Reply(421, "4.7.0 Too many sessions from your address, try a
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0 Too many connections from your address, try again later")
 TOO_MANY_MESSAGES = Reply(421, "4.7.0 Too many messages in this session, open another one")
 TOO_MANY_IDLE = Reply(421, "4.7.0 Too many commands without a message, closing the connection")
+TOO_MANY_AUTH_FAILURES = Reply(421, "4.7.0 Too many authentication failures, closing the connection")
 TOO_MANY_ERRORS = Reply(421, "4.7.0 Too many errors, closing the connection")
 MESSAGE_RATE = Reply(450, "4.7.1 Too many messages from your address, try again later")
 RECIPIENT_RATE = Reply(450, "4.7.1 Too many recipients from your address, try again later")

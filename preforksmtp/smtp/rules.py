@@ -11,6 +11,7 @@ from .extensions import Standing, offered
 from .handler import Hooks
 from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from .reply import Reply
+from .sasl import MECHANISMS
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Rules:
     require_auth: bool = False
     offer_tls: bool = False  # STARTTLS is possible: a certificate is there, and the bind is not implicit TLS
     allow_insecure_auth: bool = False
+    max_auth_failures: int = 3  # in one session
+    auth_failure_delay: float = 1.0
     auth_mechanisms: tuple[str, ...] = ()  # empty: all that the handler's hooks allow
     accept_bare_newlines: bool = False
     max_line_length: int = 0  # of a body, with its CRLF
@@ -51,8 +54,8 @@ class Rules:
     def __post_init__(self) -> None:
         self.greeting = Reply(220, f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'} preforksmtp", bare=True)
         self.helo = Reply(250, self.hostname, bare=True)
-        wanted = {name.upper() for name in self.auth_mechanisms}
-        self.mechanisms = tuple(name for name in self.hooks.mechanisms if not wanted or name in wanted)
+        wanted = [name.upper() for name in self.auth_mechanisms] or self.hooks.mechanisms  # in the order given
+        self.mechanisms = tuple(name for name in wanted if name in self.hooks.mechanisms)
 
     def for_trusted(self) -> Rules:
         """The same without what is meant against abuse."""
@@ -67,9 +70,15 @@ class Rules:
             stress_data_timeout=0.0,
         )
 
-    def offered_mechanisms(self, tls: bool) -> tuple[str, ...]:
-        """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4)."""
-        return self.mechanisms if tls or self.allow_insecure_auth else ()
+    def offered_mechanisms(self, standing: Standing) -> tuple[str, ...]:
+        """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4).
+
+        That holds for those too that do not show the password: they do not hide the rest of the session.
+        """
+        if not standing.tls and not self.allow_insecure_auth:
+            return ()
+        has = {"": True, "binding": standing.binding, "certificate": standing.certificate}
+        return tuple(name for name in self.mechanisms if has[MECHANISMS[name].needs])
 
     def offer(self, standing: Standing) -> Offer:
         """What a client of this standing is offered."""
@@ -86,6 +95,7 @@ class Offer:
         self._rules = rules
         self._standing = standing
         keywords = offered(rules, standing)
+        self.mechanisms = rules.offered_mechanisms(standing)
         self._reply = None if "FUTURERELEASE" in keywords else self._encode(keywords)
         self.mail_parameters = _known(MAIL_PARAMETERS, keywords)
         self.rcpt_parameters = _known(RCPT_PARAMETERS, keywords)

@@ -1,26 +1,47 @@
-"""AUTH exchanges (RFC 4954), one function a mechanism, written as the client sees them: top to bottom.
+"""SASL mechanisms (RFC 4954), one function each, written as the client sees them: top to bottom; and MECHANISMS.
 
 A mechanism is given the client's initial response (None where there was none), `ask`, which sends a challenge and
 returns the response decoded, and a verifier, which asks the handler's hooks. It returns the identity, or raises Reject.
+SCRAM is in smtp/scram.py, bearer tokens are in smtp/oauth.py.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hmac
+import os
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from . import reply
+from .oauth import Tokens, oauthbearer, xoauth2
 from .reply import Reject
+from .saslprep import saslprep
+from .scram import Passwords, Secret, scram
 
 
-class Verifier(Protocol):
+class Verifier(Passwords, Tokens, Protocol):
+    """The handler's hooks, and the facts of the connection that mechanisms bind to."""
+
+    hostname: str
+
     def authenticate(self, username: str, password: str) -> bool: ...
+    def password(self, username: str) -> Secret: ...
+    def certificate(self) -> str | None:
+        """The identity of the client's verified certificate, None if it has none."""
 
 
 Ask = Callable[[bytes], bytes]
-Mechanism = Callable[["bytes | None", Ask, Verifier], str]
+
+
+class Mechanism(NamedTuple):
+    """`hooks`: any of these, overridden by a handler, makes it possible. `needs`: what of the connection it needs."""
+
+    run: Callable[[bytes | None, Ask, Verifier], str]
+    hooks: tuple[str, ...]
+    needs: str = ""  # "binding": a server certificate to bind to; "certificate": one of the client
 
 
 def decode_response(text: str) -> bytes:
@@ -38,14 +59,14 @@ def decode_response(text: str) -> bytes:
 
 
 def _text(octets: bytes) -> str:
-    """A user name or password as the handler gets it: UTF-8 without NUL (RFC 4616 section 2)."""
+    """A user name or password as the handler gets it: UTF-8 without NUL (RFC 4616 section 2), prepared (RFC 4013)."""
     try:
         text = octets.decode("utf-8")
-    except UnicodeDecodeError:
+        if "\0" in text:
+            raise Reject(reply.AUTH_FAILED)
+        return saslprep(text) if not text.isascii() else text
+    except ValueError:
         raise Reject(reply.AUTH_FAILED) from None
-    if "\0" in text:
-        raise Reject(reply.AUTH_FAILED)
-    return text
 
 
 def plain(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
@@ -67,9 +88,55 @@ def login(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
 
 
 def _verified(verifier: Verifier, username: str, password: str) -> str:
-    if not username or verifier.authenticate(username, password) is not True:
+    # Nothing but True lets in: a forgotten await or a user object must not.
+    if not username or not username.isprintable() or verifier.authenticate(username, password) is not True:
         raise Reject(reply.AUTH_FAILED)
     return username
 
 
-MECHANISMS: dict[str, Mechanism] = {"PLAIN": plain, "LOGIN": login}
+def cram_md5(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
+    """CRAM-MD5 (RFC 2195): a digest over our challenge. It needs the password itself, a ScramSecret does not do."""
+    if initial is not None:  # RFC 4954 section 4: the server speaks first
+        raise Reject(reply.AUTH_SYNTAX)
+    challenge = f"<{os.urandom(16).hex()}@{verifier.hostname}>".encode()
+    name, _, digest = ask(challenge).rpartition(b" ")
+    username = _text(name)
+    if not username or not username.isprintable():
+        raise Reject(reply.AUTH_FAILED)
+    secret = verifier.password(username)
+    key = secret if isinstance(secret, str) else ""
+    wanted = hmac.new(key.encode(), challenge, "md5").hexdigest().encode()
+    if not hmac.compare_digest(wanted, digest.lower()) or not key:
+        raise Reject(reply.AUTH_FAILED)
+    return username
+
+
+def external(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
+    """EXTERNAL (RFC 4422 appendix A): the client's certificate has said who it is."""
+    authorization = _text(ask(b"") if initial is None else initial)
+    identity = verifier.certificate()
+    if not identity or authorization not in ("", identity):
+        raise Reject(reply.AUTH_FAILED)
+    return identity
+
+
+_PASSWORD = ("password",)
+
+# In the order they are offered: clients take the first they know.
+MECHANISMS: dict[str, Mechanism] = {
+    "EXTERNAL": Mechanism(external, ("certificate",), "certificate"),
+    "SCRAM-SHA-256-PLUS": Mechanism(partial(scram, "sha256", True), _PASSWORD, "binding"),
+    "SCRAM-SHA-1-PLUS": Mechanism(partial(scram, "sha1", True), _PASSWORD, "binding"),
+    "SCRAM-SHA-256": Mechanism(partial(scram, "sha256", False), _PASSWORD),
+    "SCRAM-SHA-1": Mechanism(partial(scram, "sha1", False), _PASSWORD),
+    "CRAM-MD5": Mechanism(cram_md5, _PASSWORD),
+    "OAUTHBEARER": Mechanism(oauthbearer, ("token",)),
+    "XOAUTH2": Mechanism(xoauth2, ("token",)),
+    "PLAIN": Mechanism(plain, ("authenticate", "password")),
+    "LOGIN": Mechanism(login, ("authenticate", "password")),
+}
+
+
+def possible(hooks: frozenset[str]) -> tuple[str, ...]:
+    """The mechanisms that a handler with these hooks makes possible."""
+    return tuple(name for name, mechanism in MECHANISMS.items() if not hooks.isdisjoint(mechanism.hooks))

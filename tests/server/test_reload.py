@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import smtplib
 import socket
+import ssl
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes import descriptors, stat, wait_until
+from tests.certificates import Certificate, make_certificate
+from tests.processes import Program, descriptors, stat, wait_until
 from tests.server.conftest import LOOPBACK, Serve, Server, Talk
 from tests.server.load import Load, write_app
 
@@ -302,3 +307,44 @@ def test_a_dead_worker_is_replaced_while_a_reload_hangs(serve: Serve, app: Path)
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: stat(victim) is None and len(server.children() - old) == 2, "a replacement", timeout=1.5)
     assert version(server) == "1"
+
+
+# -- certificates
+
+
+class Impatient(Server):
+    """Looks at its certificates five times a second instead of every ten seconds."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        program = "import sys, preforksmtp.reload as r; r.INTERVAL = 0.2; from preforksmtp.cli import main; sys.exit(main())"
+        Program.__init__(self, [sys.executable, "-c", program, *arguments], cwd=folder)
+
+
+def test_new_certificates_come_with_new_workers(app: Path, certificate: Certificate) -> None:
+    other = make_certificate(app)
+    shutil.copy(certificate.certfile, app / "c.pem")
+    shutil.copy(certificate.keyfile, app / "k.pem")
+    write_config(app, "certfile = 'c.pem'\nkeyfile = 'k.pem'\n")
+    with Impatient(app, "app:handler") as server:
+        server.ready()
+        before = peer_certificate(server.port())
+        (app / "c.pem").write_text("nothing")
+        server.wait_for("TLS certificates have changed, but do not load; the old ones stay in use")
+        shutil.copy(other.keyfile, app / "k.pem")
+        shutil.copy(other.certfile, app / "c.pem")
+        server.wait_for(r"replacing all workers \(certificates\) done")
+        after = peer_certificate(server.port())
+        assert before == ssl.PEM_cert_to_DER_cert(certificate.certfile.read_text())
+        assert after == ssl.PEM_cert_to_DER_cert(other.certfile.read_text())
+        assert server.stop() == 0
+
+
+def peer_certificate(port: int) -> bytes | None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with smtplib.SMTP("127.0.0.1", port, timeout=15) as client:
+        client.starttls(context=context)
+        assert isinstance(client.sock, ssl.SSLSocket)
+        return client.sock.getpeercert(True)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from preforksmtp import Reject
-from tests.fakes import recording, talk
+from tests.fakes import FakeTLS, recording, talk
 
 
 def base64_of(octets: bytes) -> str:
@@ -125,7 +125,7 @@ def test_in_clear_only_where_it_is_allowed():
     assert spoken.session.user is None
 
     def encrypt(dialogue):
-        dialogue.session.tls = SimpleNamespace(version="TLSv1.3", cipher="x")
+        dialogue.session.tls = FakeTLS()
 
     replies, spoken = converse(f"AUTH PLAIN {GOOD}", allow_insecure_auth=False, before=encrypt)
     assert replies[0].startswith("235")

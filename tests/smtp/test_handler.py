@@ -79,6 +79,8 @@ def test_what_is_not_overridden_does_no_harm():
     Handler.start(None)
     Handler.stop(None)
     assert handler.authenticate("user", "password") is False
-    for name in set(_HOOKS) - {"authenticate"}:
-        arguments = {"helo": 1, "mail": 2, "rcpt": 2, "stream": 2, "message": 1, "verify": 1, "expand": 1, "etrn": 1, "help": 1}
+    assert handler.token("user", "token") is False
+    for name in set(_HOOKS) - {"authenticate", "token"}:
+        arguments = {"mail": 2, "rcpt": 2, "stream": 2}
+        arguments |= dict.fromkeys(("helo", "message", "verify", "expand", "etrn", "help", "password", "certificate"), 1)
         assert getattr(handler, name)(*[None] * arguments.get(name, 0)) is None

@@ -39,7 +39,7 @@ def test_parameters_come_with_their_extension():
 
 
 def test_mechanisms():
-    assert rules().offered_mechanisms(tls=False) == ()
-    assert rules().offered_mechanisms(tls=True) == ("PLAIN", "LOGIN")
-    assert rules(allow_insecure_auth=True).offered_mechanisms(tls=False) == ("PLAIN", "LOGIN")
-    assert rules(auth_mechanisms=("plain", "X")).offered_mechanisms(tls=True) == ("PLAIN",)
+    assert rules().offered_mechanisms(Standing()) == ()
+    assert rules().offered_mechanisms(Standing(tls=True)) == ("PLAIN", "LOGIN")
+    assert rules(allow_insecure_auth=True).offered_mechanisms(Standing()) == ("PLAIN", "LOGIN")
+    assert rules(auth_mechanisms=("plain", "X")).offered_mechanisms(Standing(tls=True)) == ("PLAIN",)

@@ -126,5 +126,5 @@ def test_utf8():
 
 
 def test_the_table():
-    assert MECHANISMS["PLAIN"] is plain
-    assert MECHANISMS["LOGIN"] is login
+    assert MECHANISMS["PLAIN"].run is plain
+    assert MECHANISMS["LOGIN"].run is login

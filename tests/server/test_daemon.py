@@ -1,0 +1,135 @@
+"""-D: the command returns when the server serves, or fails with the reason; and -p, -n."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, processes, stat, wait_until
+from tests.server.conftest import LOOPBACK
+from tests.server.load import write_app
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def alive(pid: int) -> bool:
+    found = stat(pid)
+    return found is not None and found[0] != "Z"
+
+
+def ours(folder: Path) -> set[int]:
+    """Processes that run in this folder, a test's own."""
+    found = set()
+    for pid in processes():
+        try:
+            if os.readlink(f"/proc/{pid}/cwd") == str(folder) and alive(pid):
+                found.add(pid)
+        except OSError:
+            pass  # gone, or not ours to see
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """`run(*arguments)`: the command in tmp_path; whatever it leaves behind at the end is a failure."""
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "preforksmtp", "-b", LOOPBACK, "-p", "run.pid", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+
+    write_app(tmp_path)
+    yield command
+    left = ours(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+    assert not (tmp_path / "run.pid").exists()
+
+
+def stop(folder: Path) -> None:
+    pid = int((folder / "run.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not ours(folder), "all gone")
+
+
+def test_it_serves_when_the_command_returns(run: Run, tmp_path: Path) -> None:
+    done = run("-D", "-w", "2", "--log-file", "log", "app:handler")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    pid = int((tmp_path / "run.pid").read_text())
+    found = stat(pid)
+    assert found is not None
+    assert found[2] != pid  # leads no session
+    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null"}
+    log = (tmp_path / "log").read_text()
+    assert f"master {pid}: ready, 2 workers" in log
+    stop(tmp_path)
+
+
+def test_reload_and_upgrade_in_the_background(run: Run, tmp_path: Path) -> None:
+    assert run("-D", "--log-file", "log", "app:handler").returncode == 0
+    log, pid = tmp_path / "log", int((tmp_path / "run.pid").read_text())
+    os.kill(pid, signal.SIGHUP)
+    wait_until(lambda: "reload done" in log.read_text(), "reload")
+    os.kill(pid, signal.SIGUSR2)
+    wait_until(lambda: "has taken over" in log.read_text() and not alive(pid), "upgrade")
+    wait_until(lambda: int((tmp_path / "run.pid").read_text()) != pid, "its pid file")
+    stop(tmp_path)
+
+
+FAILURES = {
+    "app": (["absent:handler"], 4, "no module named 'absent'"),
+    "log": (["app:handler"], 1, "error_logfile: must be a file, for a daemon has no terminal (command line)"),
+    "bind": (["-b", "192.0.2.1:2525", "--log-file", "log", "app:handler"], 1, "cannot listen on 192.0.2.1:2525"),
+    "certificate": (["--certfile", "absent.pem", "--log-file", "log"], 1, "certfile absent.pem does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_is_shown_where_the_command_was_typed(run: Run, tmp_path: Path, name: str) -> None:
+    arguments, code, line = FAILURES[name]
+    done = run("-D", *(["--log-file", "log"] if name == "app" else []), *arguments)
+    assert done.returncode == code, done.stderr
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+    wait_until(lambda: not ours(tmp_path), "all gone")
+
+
+def test_a_second_server_leaves_the_pid_file_alone(run: Run, tmp_path: Path) -> None:
+    assert run("-D", "--log-file", "log", "app:handler").returncode == 0
+    before = (tmp_path / "run.pid").stat()
+    for daemon in ([], ["-D"]):
+        done = run(*daemon, "--log-file", "log2", "app:handler")
+        assert done.returncode == 1
+        assert "run.pid is held by a running server" in done.stderr
+    assert (tmp_path / "run.pid").stat() == before
+    stop(tmp_path)
+
+
+def test_pid_file_of_a_killed_master_is_no_obstacle(run: Run, tmp_path: Path) -> None:
+    assert run("-D", "--log-file", "log", "app:handler").returncode == 0
+    os.kill(int((tmp_path / "run.pid").read_text()), signal.SIGKILL)
+    wait_until(lambda: not ours(tmp_path), "the workers notice")
+    assert (tmp_path / "run.pid").exists()
+    assert run("-D", "--log-file", "log", "app:handler").returncode == 0
+    stop(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"), [("mx", {"mx: master", "mx: worker"}), ("a-very-long-name", {"a-very-long-n m", "a-very-long-n w"})]
+)
+def test_name(run: Run, tmp_path: Path, name: str, titles: set[str]) -> None:
+    assert run("-D", "-n", name, "--log-file", "log", "app:handler").returncode == 0
+    assert {Path(f"/proc/{pid}/comm").read_text().strip() for pid in ours(tmp_path)} == titles
+    stop(tmp_path)

@@ -1,0 +1,64 @@
+"""Bearer tokens: the messages of XOAUTH2 and OAUTHBEARER, good, bad and malformed."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from preforksmtp.smtp.oauth import oauthbearer, xoauth2
+from preforksmtp.smtp.reply import Reject
+
+
+class Verifier:
+    def token(self, username: str, token: str) -> str | None:
+        return (username or "bob") if token == "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==" else None
+
+
+TOKEN = b"auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\1\1"
+GOOD = [
+    (xoauth2, b"user=user@example.com\1" + TOKEN, "user@example.com"),
+    (oauthbearer, b"n,a=user@example.com,\1host=server.example.com\1port=143\1" + TOKEN, "user@example.com"),  # RFC 7628 4.1
+    (oauthbearer, b"n,,\1" + TOKEN, "bob"),
+    (oauthbearer, b"y,a=a=2Cb=3D,\1" + TOKEN, "a,b="),
+]
+
+
+@pytest.mark.parametrize(("mechanism", "message", "identity"), GOOD)
+def test_good(mechanism: Any, message: bytes, identity: str) -> None:
+    assert mechanism(message, None, Verifier()) == identity
+    assert mechanism(None, lambda challenge: message, Verifier()) == identity
+
+
+@pytest.mark.parametrize(("mechanism", "message", "identity"), GOOD)
+def test_a_wrong_token_is_told_as_json_first(mechanism: Any, message: bytes, identity: str) -> None:
+    challenges: list[bytes] = []
+
+    def ask(challenge: bytes) -> bytes:
+        challenges.append(challenge)
+        return b"\1"
+
+    with pytest.raises(Reject) as refusal:
+        mechanism(message.replace(b"vF9", b"vF8"), ask, Verifier())
+    assert refusal.value.reply.code == 535
+    assert "status" in json.loads(challenges[0])
+
+
+@pytest.mark.parametrize("mechanism", [xoauth2, oauthbearer])
+def test_malformed(mechanism: Any) -> None:
+    """Mutants of good messages, seeded: an identity or a Reject, and nothing else."""
+    chance = random.Random(7628)
+    originals = [message for kind, message, _ in GOOD if kind is mechanism]
+    for _ in range(3000):
+        message = bytearray(chance.choice(originals))
+        for _ in range(chance.randrange(1, 4)):
+            place = chance.randrange(len(message))
+            message[place : place + chance.randrange(3)] = bytes([chance.randrange(256)])
+        try:
+            identity = mechanism(bytes(message), lambda challenge: b"", Verifier())
+        except Reject as refusal:
+            assert refusal.reply.code in (501, 535)
+        else:
+            assert identity and identity.isprintable()

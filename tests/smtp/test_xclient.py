@@ -1,0 +1,102 @@
+"""smtp/xclient.py: what trusted peers may say of their client, and that nobody else may."""
+
+from __future__ import annotations
+
+import pytest
+
+from preforksmtp import Reject
+from preforksmtp.smtp.session import NOTHING, Endpoint
+from tests.fakes import recording, talk
+
+EHLO = "EHLO proxy.test"
+
+
+def trusted(*lines, handler=None, **options):
+    def trust(dialogue):
+        dialogue.xclient = dialogue.xforward = True
+
+    return talk([EHLO, *lines], handler, before=trust, **options)
+
+
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("XCLIENT ADDR=198.51.100.7 PORT=99", {"peer": Endpoint("198.51.100.7", 99)}),
+        ("xclient addr=198.51.100.7", {"peer": Endpoint("198.51.100.7", 0)}),
+        ("XCLIENT ADDR=IPV6:2001:DB8::7 PORT=1", {"peer": Endpoint("2001:db8::7", 1)}),
+        ("XCLIENT PORT=7", {"peer": Endpoint("192.0.2.1", 7)}),
+        ("XCLIENT NAME=pool.example ADDR=198.51.100.7", {"reverse_dns": "pool.example"}),
+        ("XCLIENT NAME=[UNAVAILABLE] ADDR=198.51.100.7", {"reverse_dns": ""}),
+        ("XCLIENT ADDR=[UNAVAILABLE]", {"peer": Endpoint("192.0.2.1", 0)}),
+        ("XCLIENT HELO=c.example PROTO=ESMTP", {"helo": "c.example", "esmtp": True}),
+        ("XCLIENT HELO=c.example PROTO=SMTP", {"helo": "c.example", "esmtp": False}),
+        ("XCLIENT LOGIN=alice", {"user": "alice"}),
+        ("XCLIENT LOGIN=a+40b", {"user": "a@b"}),
+        ("XCLIENT LOGIN=[UNAVAILABLE]", {"user": None}),
+        ("XCLIENT DESTADDR=198.51.100.1 DESTPORT=26", {"local": Endpoint("198.51.100.1", 26)}),
+        ("XCLIENT DESTPORT=26", {"local": Endpoint("192.0.2.2", 26)}),
+    ],
+)
+def test_xclient(line, facts):
+    spoken = trusted(line)
+    assert spoken.replies[1] == "220 mx.test ESMTP preforksmtp"
+    assert {name: getattr(spoken.session, name) for name in facts} == facts
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["FOO=x", "ADDR", "ADDR=", "ADDR=x", "ADDR=300.1.1.1", "ADDR=1.2.3.4+0D+0A", "PORT=x", "PORT=65536", "PORT=-1", "NAME=a_b",
+     "NAME=a+20b", "NAME=evil+0Aname", "HELO=a+20b", "HELO=<x>", "PROTO=HTTP", "LOGIN=a+00b", "LOGIN=a+", "DESTADDR=x",
+     "DESTPORT=99999"],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["XCLIENT", "XFORWARD"])
+def test_bad_attributes(command, line):
+    """A trusted peer may pass on what an untrusted one chose."""
+    spoken = trusted(f"{command} {line}", "NOOP")
+    assert spoken.codes[1:] == [501, 250]
+    assert spoken.session.peer == Endpoint("192.0.2.1", 4000)
+    assert spoken.session.xforward == NOTHING
+
+
+@pytest.mark.parametrize("command", ["XCLIENT ADDR=198.51.100.7", "XFORWARD ADDR=198.51.100.7"])
+def test_nobody_else(command):
+    spoken = talk([EHLO, command])
+    assert spoken.replies[1].startswith("550 5.7.0")
+    assert spoken.session.peer.host == "192.0.2.1"
+    assert command.split()[0] not in spoken.replies[0]
+
+
+def test_xclient_begins_the_session_anew():
+    handler = recording(message=None, connect=None, close=None, authenticate=True)
+    spoken = trusted("AUTH PLAIN AHUAcA==", "XCLIENT ADDR=198.51.100.7", "MAIL FROM:<a@b>", EHLO, handler=handler,
+                     allow_insecure_auth=True)  # fmt: skip
+    assert spoken.codes == [250, 235, 220, 503, 250]
+    assert spoken.session.user is None
+    assert [event[0] for event in handler.events] == ["connect", "authenticate", "close", "connect", "close"]
+
+
+@pytest.mark.parametrize(("refusal", "codes"), [(Reject(554, "5.7.1 no"), [554, 503]), (Reject(421, "4.7.0 no"), [421])])
+def test_the_new_client_may_be_refused(refusal, codes):
+    def connect(handler):
+        if handler.session.peer.host == "198.51.100.7":
+            raise refusal
+
+    spoken = trusted("XCLIENT ADDR=198.51.100.7", "NOOP", handler=recording(message=None, connect=connect))
+    assert spoken.codes[1:] == codes
+
+
+@pytest.mark.parametrize("command", ["XCLIENT ADDR=198.51.100.7", "XFORWARD ADDR=198.51.100.7"])
+def test_not_in_a_transaction(command):
+    assert trusted("MAIL FROM:<a@b>", command).codes[2] == 503
+
+
+def test_xforward_is_noted_for_one_message():
+    seen = []
+    spoken = trusted(
+        "XFORWARD NAME=c.example ADDR=198.51.100.7", "XFORWARD IDENT=42 SOURCE=REMOTE", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
+        b".\r\n", "XFORWARD NAME=d.example", "MAIL FROM:<a@b>", "RSET",
+        handler=lambda message: seen.append(message.session.xforward),
+    )  # fmt: skip
+    assert spoken.codes == [250, 250, 250, 250, 250, 354, 250, 250, 250, 250]
+    assert seen == [{"NAME": "c.example", "ADDR": "198.51.100.7", "IDENT": "42", "SOURCE": "REMOTE"}]
+    assert spoken.session.xforward == NOTHING == {}
