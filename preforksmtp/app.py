@@ -43,7 +43,10 @@ def load_app(text: str) -> Hooks:
         value = _call(text, _attribute(text, module, tree.func), tree)
     else:
         value = _attribute(text, module, tree)
-    return _hooks(text, value)
+    try:
+        return _hooks(text, value)
+    except (ValueError, TypeError) as error:  # Handler.extensions
+        raise AppError(f"app {text!r}: {_describe(error)}") from None
 
 
 def start_handler(text: str, handler: type[Handler], worker: Any) -> None:
@@ -82,7 +85,7 @@ def _attribute(text: str, module: ModuleType, tree: ast.expr) -> Any:
     value: Any = module
     for name in (tree.id, *names):
         if not hasattr(value, name):
-            near = difflib.get_close_matches(name, [key for key in vars(value) if not key.startswith("_")], n=1)
+            near = difflib.get_close_matches(name, [key for key in dir(value) if not key.startswith("_")], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AppError(f"app {text!r}: {module.__name__} has no attribute {name!r}{hint}")
         value = getattr(value, name)

@@ -78,6 +78,9 @@ def test_the_last_layer_that_has_a_value_wins(name, top):
     assert config.origin(name) == wanted[1]
 
 
+SWITCH_NEEDS = {"PREFORKSMTP_CERTFILE": "x", "PREFORKSMTP_ERROR_LOGFILE": "x.log"}  # require_tls, daemon
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_may_be_given_in_every_layer(setting):
     """The default, written out in each layer in turn, comes from there."""
@@ -102,7 +105,7 @@ def test_every_setting_may_be_given_in_every_layer(setting):
     if not (setting.positional or setting.type.switch):
         words = [f"{setting.options[-1]}={text}"]
     assert (
-        load(words, environ | ({"PREFORKSMTP_CERTFILE": "x"} if setting.type.switch else {})).origin(
+        load(words, environ | (SWITCH_NEEDS if setting.type.switch else {})).origin(
             setting.name
         )
         == "command line"

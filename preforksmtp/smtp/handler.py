@@ -91,10 +91,10 @@ class Handler:
         """The message is complete. Return once it is stored: the client then has our promise (RFC 5321 section 6.1)."""
 
     def verify(self, argument: str) -> Reply | str | None:
-        """VRFY. The standard reply is 252: cannot verify, will try (RFC 5321 section 3.5)."""
+        """VRFY. The standard reply is 252: cannot verify, will try (RFC 5321 section 3.5); a str is the text of a 250."""
 
     def expand(self, argument: str) -> Reply | str | None:
-        """EXPN: the members of a mailing list (RFC 5321 section 3.5)."""
+        """EXPN: the members of a mailing list (RFC 5321 section 3.5). A str is the text of a 250, None is 502."""
 
     def etrn(self, argument: str) -> Reply | str | None:
         """ETRN: start delivering the mail queued for `argument` (RFC 1985). Overriding it offers ETRN."""
