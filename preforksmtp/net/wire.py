@@ -98,14 +98,14 @@ class Wire:
         if start == len(buffer):
             started = self._receive(_LINE_READ, timeout, 0.0, idle)
             start, buffer = 0, self._buffer
-        end = buffer.find(b"\n", start) + 1
-        if not end:
-            return self._read_long_line(limit, (started or monotonic()) + timeout, idle)
-        self._position = end
+        self._position = end = buffer.find(b"\n", start) + 1
         self._trickled = 0
-        if end - start > limit:
-            return None
-        return buffer[start:end] if start or end < len(buffer) else buffer
+        if end == len(buffer) and not start and end <= limit:
+            return buffer  # one command a read: most clients wait for each reply
+        if not end:
+            self._position = start
+            return self._read_long_line(limit, (started or monotonic()) + timeout, idle)
+        return buffer[start:end] if end - start <= limit else None
 
     def _read_long_line(self, limit: int, deadline: float, idle: bool) -> bytes | None:
         """A line that did not come in one piece. Beyond `limit` it is dropped as it comes."""
@@ -170,8 +170,13 @@ class Wire:
 
         The limit is `timeout` seconds from now, or `deadline` where that is given.
         """
-        if self._output:
-            self.flush()
+        output = self._output
+        if output:
+            self._output = b""
+            try:
+                self._send(output)
+            except OSError as error:
+                raise _write_fault(error) from None
         now = monotonic()
         if self._ordinary and not deadline and timeout >= self._kernel:
             # The way of nearly every read: the kernel's timeout, set once a session, comes before the deadline.
@@ -257,14 +262,11 @@ class Wire:
 
     def flush(self) -> None:
         output, self._output = self._output, b""
-        if not output:
-            return
-        try:
-            self._send(output)
-        except BlockingIOError:
-            raise TimeoutError("the client does not read our replies") from None
-        except ssl.SSLError as error:
-            raise _tls_fault(error) from None
+        if output:
+            try:
+                self._send(output)
+            except OSError as error:
+                raise _write_fault(error) from None
 
     # --- TLS and the end
 
@@ -332,6 +334,12 @@ def _timeval(seconds: float) -> bytes:
     """A struct timeval; zero would mean for ever."""
     whole = int(seconds)
     return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+
+
+def _write_fault(error: OSError) -> Exception:
+    if isinstance(error, BlockingIOError):  # SO_SNDTIMEO
+        return TimeoutError("the client does not read our replies")
+    return _tls_fault(error) if isinstance(error, ssl.SSLError) else error
 
 
 def _tls_fault(error: ssl.SSLError) -> Exception:

@@ -24,6 +24,7 @@ from .wire import Wire
 
 # The replies that count as a bad command (--max-errors): the client's doing, whatever a handler thinks of its mail.
 _BAD_COMMAND = frozenset((500, 501, 502, 503, 504, 530, 535, 538, 555))
+_LINE_OCTETS = command.AUTH_LINE_OCTETS  # the longest of any verb; each has its own limit
 _FREE_REFUSALS = 3  # that are not delayed by error_delay
 
 
@@ -120,18 +121,19 @@ class Dialogue:
     def _serve(self) -> None:
         """Command by command, until Ended or a fault of the connection is raised."""
         wire, needed = self.wire, self._needs
+        read_line, write, decode, find = wire.read_line, wire.write, command.decode, VERBS.get
         timeout = self.rules.command_timeout
         stress = self.rules.stress_command_timeout
         while True:
             try:
                 if stress:
                     await_command(self)
-                line = wire.read_line(command.AUTH_LINE_OCTETS, timeout, self.transaction is None)
+                line = read_line(_LINE_OCTETS, timeout, self.transaction is None)
                 if line is None:
                     raise Reject(reply.LINE_TOO_LONG)
-                text = command.decode(line)
+                text = decode(line)
                 name, _, argument = text.partition(" ")
-                verb = VERBS.get(name) or VERBS.get(command.verb(name))
+                verb = find(name) or find(command.verb(name))
                 if verb is None or self.refused or len(line) > verb.octets:
                     verb = self._exceptional(command.verb(name), line, text)
                 needs = verb.needs & needed
@@ -144,7 +146,7 @@ class Dialogue:
                 if answer.code >= 400:
                     self.answer(answer)
                 else:
-                    wire.write(answer.wire)
+                    write(answer.wire)
 
     def read_command(self) -> tuple[str, str, bytes]:
         """The next command, its argument and its line, where the ordinary loop does not read: between two chunks."""
