@@ -134,10 +134,12 @@ def answer(hooks: Any) -> Any:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "default"), (":handler", "default"), (":other", "other"), (":optional", "optional"), (":variable", "variable"),
+        ("", "default"), (":handler", "default"), (":other", "other"), (":optional", "optional"),
+        (":variable", "variable"),
         (":ready", "ready"), (":Callable()", "x"), (":Callable('y')", "y"), (":Callable(name='z', a=1)", "z"),
         (":ready.method", "method"), (":inner.handler", "other"), (":Mail", "Mail"), (":Stream", "Stream"),
-        (":stepping", "step 7"), (":of_class(9)", "step 9"), (":of_class(step=-9)", "step -9"), (":factory()", "default"),
+        (":stepping", "step 7"), (":of_class(9)", "step 9"), (":of_class(step=-9)", "step -9"),
+        (":factory()", "default"),
         (": handler", None), (":static", None),
     ],
 )  # fmt: skip
@@ -196,7 +198,10 @@ def failure(text: str) -> AppError:
         ("misssing", "has no attribute 'misssing'"),
         ("no_argument", "has no attribute 'no_argument'; did you mean 'no_arguments'?"),
         ("number.real.foo", "has no attribute 'foo'"),
-        ("no_arguments", "takes (), but is called with one argument, the message; a factory is given with its parentheses: "),
+        (
+            "no_arguments",
+            "takes (), but is called with one argument, the message; a factory is given with its parentheses: ",
+        ),
         ("two", "takes (message, session), but is called with one argument"),
         ("keyword_only", "takes (*, message), but is called with one argument"),
         ("coroutine", "is a coroutine function; handlers are plain blocking functions"),
@@ -233,7 +238,9 @@ def test_what_is_no_application(module, expression, line):
     assert line in str(failure(f"{name}:{expression}"))
 
 
-@pytest.mark.parametrize("text", ["", ":handler", "app-x:handler", "1app", "my app:x", "./app.py:handler", "a..b", ".a"])
+@pytest.mark.parametrize(
+    "text", ["", ":handler", "app-x:handler", "1app", "my app:x", "./app.py:handler", "a..b", ".a"]
+)
 def test_what_is_no_module(text):
     assert "expected module:attribute, such as app:handler (a dotted name, not a file name)" in str(failure(text))
 

@@ -155,9 +155,9 @@ def test_every_hook_in_order(app):
     with Sessions("contract_app:Everything", "--allow-insecure-auth") as sessions:
         client = Client(sessions)
         client.login("user", "pass")
-        assert client.sendmail("a@b", ["c@d", "no@d"], CONTENT, mail_options=["BODY=8BITMIME"], rcpt_options=["NOTIFY=DELAY"]) == {
-            "no@d": (550, b"5.1.1 No such user")
-        }
+        assert client.sendmail(
+            "a@b", ["c@d", "no@d"], CONTENT, mail_options=["BODY=8BITMIME"], rcpt_options=["NOTIFY=DELAY"]
+        ) == {"no@d": (550, b"5.1.1 No such user")}
         assert client.verify("al") == (250, b"2.0.0 <al@mx.test>")
         assert client.expn("staff") == (250, b"2.0.0 <a@mx.test>\n2.0.0 <b@mx.test>")
         client.mail("x@y")
@@ -226,9 +226,10 @@ def test_a_function(app):
             client.mail(sender)
             client.rcpt("c@d")
             assert client.data(CONTENT) == answer
-        assert [record.getMessage().partition(": ")[2] for record in sessions.records if record.levelno >= logging.ERROR] == [
-            "the handler's message raised RuntimeError", "the handler's message raised SystemExit",
-        ]  # fmt: skip
+        assert [line.partition(": ")[2] for line in sessions.logged(logging.ERROR)] == [
+            "the handler's message raised RuntimeError",
+            "the handler's message raised SystemExit",
+        ]
     assert app().calls[0] == ("a@b", ["c@d"], {}, len(CONTENT))
 
 
@@ -243,7 +244,11 @@ def test_a_stream_refused_while_megabytes_are_still_to_come(app):
 
 @pytest.mark.parametrize(
     ("sent", "answer"),
-    [(b"fine\r\n.\r\n", b"250 2.0.0 all is well\r\n"), (b"a\nb\r\n.\r\n", b"550 5.6.0 "), (b"x" * 2000 + b"\r\n.\r\n", b"552 5.3.4 ")],
+    [
+        (b"fine\r\n.\r\n", b"250 2.0.0 all is well\r\n"),
+        (b"a\nb\r\n.\r\n", b"550 5.6.0 "),
+        (b"x" * 2000 + b"\r\n.\r\n", b"552 5.3.4 "),
+    ],
 )
 def test_a_fault_that_is_swallowed_is_still_one(app, sent, answer):
     with Sessions("contract_app:Swallowing", "--max-message-size", "1000") as sessions, Client(sessions) as client:

@@ -82,7 +82,17 @@ def test_a_room_knows_only_itself(file):
 
 @pytest.mark.parametrize("file", files_of("smtp"), ids=name_of)
 def test_the_protocol_room_knows_no_socket_and_no_process(file):
-    forbidden = {"socket", "ssl", "select", "selectors", "socketserver", "subprocess", "multiprocessing", "signal", "smtplib"}
+    forbidden = {
+        "socket",
+        "ssl",
+        "select",
+        "selectors",
+        "socketserver",
+        "subprocess",
+        "multiprocessing",
+        "signal",
+        "smtplib",
+    }
     assert not {top(name) for name in imports(file)} & forbidden
     used = {
         node.attr for node in ast.walk(ast.parse(file.read_text()))
@@ -105,7 +115,7 @@ def test_handlers_know_the_public_names_only(file):
 
 
 def test_only_the_service_joins_protocol_and_network():
-    """Others in the root may know one room, or the names of both for settings and checks, but not a wire and a dialogue."""
+    """Others in the root may know one room, or names of both for settings and checks; not a wire and a dialogue."""
     joining = {
         name_of(file) for file in files_of("")
         if {"preforksmtp.net.wire.Wire", "preforksmtp.smtp.dialogue.Dialogue"} <= own(file)

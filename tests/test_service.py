@@ -89,16 +89,23 @@ def test_one_access_record_for_each_message(tmp_path):
             raise act
         return "thank you"
 
-    with Sessions(recording(message=message, authenticate=True), INSECURE, "--log-format", "json", folder=tmp_path) as sessions:
+    with Sessions(
+        recording(message=message, authenticate=True), INSECURE, "--log-format", "json", folder=tmp_path
+    ) as sessions:
         with sessions.begin() as client:
             client.sendall(EHLO + b"AUTH PLAIN AHVzZXIAcA==\r\n" + MESSAGE * 3 + b"MAIL FROM:<x@y>\r\nRSET\r\nQUIT\r\n")
             hear(client)
             port = client.getsockname()[1]
         sessions.over()
         records = [json.loads(line) for line in sessions.access_lines()]
-    assert [(record["code"], record["enhanced"]) for record in records] == [(250, "2.0.0"), (550, "5.7.1"), (451, "4.3.0")]
+    assert [(record["code"], record["enhanced"]) for record in records] == [
+        (250, "2.0.0"),
+        (550, "5.7.1"),
+        (451, "4.3.0"),
+    ]
     first = records[0]
-    assert {name: first[name] for name in ("helo", "user", "sender", "recipients", "size", "command", "text", "tls", "worker")} == {
+    told = ("helo", "user", "sender", "recipients", "size", "command", "text", "tls", "worker")
+    assert {name: first[name] for name in told} == {
         "helo": "c.test", "user": "user", "sender": "a@b", "recipients": ["c@d", "e@f"], "size": 21, "command": "DATA",
         "text": "thank you", "tls": "", "worker": 3,
     }  # fmt: skip
@@ -158,7 +165,12 @@ def test_the_seat_tells_the_watchdog_what_runs():
         client.sendall(SESSION)
         assert entered.wait(PATIENCE)
         (seat,) = sessions.seats
-        assert (seat.hook, seat.session != "", seat.since > 0, seat.interrupt is not None) == ("message", True, True, True)
+        assert (seat.hook, seat.session != "", seat.since > 0, seat.interrupt is not None) == (
+            "message",
+            True,
+            True,
+            True,
+        )
         leave.set()
         hear(client)
         sessions.over()
@@ -198,7 +210,9 @@ def connect_tls(sessions: Sessions, certificate: Certificate, implicit: bool) ->
 def test_tls(certificate, implicit, tmp_path):
     bind = "smtps://127.0.0.1:0" if implicit else "smtp://127.0.0.1:0"
     seen = []
-    with Sessions(lambda message: seen.append(message.session.tls), *certificate.options, bind=bind, folder=tmp_path) as sessions:
+    with Sessions(
+        lambda message: seen.append(message.session.tls), *certificate.options, bind=bind, folder=tmp_path
+    ) as sessions:
         with connect_tls(sessions, certificate, implicit) as client:
             if implicit:
                 hear(client, "220")
@@ -218,7 +232,9 @@ def test_tls(certificate, implicit, tmp_path):
     assert line.endswith(f"tls={version}")
 
 
-@pytest.mark.parametrize("sent", [b"", b"EHLO in clear\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 500])
+@pytest.mark.parametrize(
+    "sent", [b"", b"EHLO in clear\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 500]
+)
 def test_no_tls_where_it_is_implicit(certificate, sent):
     with Sessions(lambda message: None, *certificate.options, bind="smtps://127.0.0.1:0") as sessions:
         with sessions.begin() as client:
@@ -402,7 +418,9 @@ def test_a_unix_socket(tmp_path: Path):
         client, accepted = socket.socketpair()
         from preforksmtp.prefork.seat import Seat
 
-        thread = threading.Thread(target=sessions.service.serve, args=(accepted, "", 0, Seat(sessions.row, sessions.drain)))
+        thread = threading.Thread(
+            target=sessions.service.serve, args=(accepted, "", 0, Seat(sessions.row, sessions.drain))
+        )
         thread.start()
         with client:
             client.sendall(SESSION)

@@ -38,7 +38,7 @@ def decode(line: bytes) -> str:
 
 
 def _forgive(text: str) -> str:
-    """What is not printable and yet legal: tabs at the end (RFC 5321 section 4.1.1); the joiners of Indic and Arabic."""
+    """What is not printable and yet legal: tabs at the end (RFC 5321 4.1.1); the joiners of Indic and Arabic."""
     text = text.rstrip(" \t")
     if not text.translate(_JOINERS).isprintable():
         raise Reject(reply.BAD_CHARACTERS)
@@ -46,7 +46,7 @@ def _forgive(text: str) -> str:
 
 
 def verb(name: str) -> str:
-    """The name of a command as VERBS has it. Some letters outside of ASCII have capitals in it: those are no commands."""
+    """A command as VERBS has it. Some letters outside of ASCII have capitals in it: those are no commands."""
     return name.upper() if name.isascii() else name
 
 

@@ -91,7 +91,7 @@ class Handler:
         """The message is complete. Return once it is stored: the client then has our promise (RFC 5321 section 6.1)."""
 
     def verify(self, argument: str) -> Reply | str | None:
-        """VRFY. The standard reply is 252: cannot verify, will try (RFC 5321 section 3.5); a str is the text of a 250."""
+        """VRFY (RFC 5321 section 3.5). The standard reply is 252: cannot verify, will try. A str is a 250 with it."""
 
     def expand(self, argument: str) -> Reply | str | None:
         """EXPN: the members of a mailing list (RFC 5321 section 3.5). A str is the text of a 250, None is 502."""

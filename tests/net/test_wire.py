@@ -1,10 +1,11 @@
-"""net/wire.py on real sockets. Most pairs are SOCK_SEQPACKET, where each send() is one recv(): what arrives when is exact,
-and no test waits. Deadlines run on a clock that the test moves.
+"""net/wire.py on real sockets. Most pairs are SOCK_SEQPACKET, where each send() is one recv(): what arrives when is
+exact, and no test waits. Deadlines run on a clock that the test moves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
@@ -127,11 +128,15 @@ def test_an_unfinished_line_is_no_line(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[], [5], [9], [10], [11], [3, 6, 9], list(range(1, 16))])
-@pytest.mark.parametrize(("line", "fits"), [(b"12345678\r\n", True), (b"123456789\r\n", False), (b"1234567890123\r\n", False)])
-def test_a_line_longer_than_the_limit_is_none_and_read_to_its_end(make: Make, cuts: list[int], line: bytes, fits: bool) -> None:
+@pytest.mark.parametrize(
+    ("line", "fits"), [(b"12345678\r\n", True), (b"123456789\r\n", False), (b"1234567890123\r\n", False)]
+)
+def test_a_line_longer_than_the_limit_is_none_and_read_to_its_end(
+    make: Make, cuts: list[int], line: bytes, fits: bool
+) -> None:
     sent = line + b"NOOP\r\n"
     places = [0, *[cut for cut in cuts if cut < len(sent)], len(sent)]
-    chunks = [sent[start:end] for start, end in zip(places, places[1:])]  # noqa: B905
+    chunks = [sent[start:end] for start, end in itertools.pairwise(places)]
     assert make().send(*chunks).lines(10) == [line if fits else None, b"NOOP\r\n"]
 
 
@@ -383,7 +388,9 @@ def tls(make: Make, contexts: Any, request: pytest.FixtureRequest) -> Pair:
     return pair
 
 
-@pytest.mark.parametrize("more", [b"", b"RSET\r\n", b"RSET\r\nNOOP\r\nMAIL FROM:<>\r\n", b"RSE", b"x" * 3000, b"\r\n", b"\x16\x03"])
+@pytest.mark.parametrize(
+    "more", [b"", b"RSET\r\n", b"RSET\r\nNOOP\r\nMAIL FROM:<>\r\n", b"RSE", b"x" * 3000, b"\r\n", b"\x16\x03"]
+)
 def test_what_follows_starttls_is_thrown_away(make: Make, contexts: Any, more: bytes) -> None:
     """CVE-2011-0411: in the same segment, with and without a newline."""
     server, client = contexts

@@ -126,7 +126,8 @@ def test_nobody_else_does(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["<" + "a." * 20000, "<@" + "a," * 20000, "<" + '"' + "\\a" * 20000, "<a@" + "b-" * 20000, "<a@[" + "x" * 40000]
+    "text",
+    ["<" + "a." * 20000, "<@" + "a," * 20000, "<" + '"' + "\\a" * 20000, "<a@" + "b-" * 20000, "<a@[" + "x" * 40000],
 )
 def test_hostile_input_takes_no_time(text):
     started = time.process_time()
@@ -141,7 +142,8 @@ def test_hostile_input_takes_no_time(text):
         ("a", True), ("a.b", True), ("1.2", True), ("a-b", True), ("ü.example", True), ("d" * 63, True),
         (".".join(["d" * 63] * 3 + ["d" * 62]), True),
         ("", False), (".", False), ("a.", False), (".a", False), ("-a", False), ("a-", False), ("a_b", False),
-        ("a b", False), ("d" * 64, False), (".".join(["d" * 63] * 4), True), (".".join(["d" * 63] * 4 + ["x"]), False), ("a\n", False),
+        ("a b", False), ("d" * 64, False), (".".join(["d" * 63] * 4), True),
+        (".".join(["d" * 63] * 4 + ["x"]), False), ("a\n", False),
     ],
 )  # fmt: skip
 def test_domain(text, expected):
@@ -161,7 +163,8 @@ def test_host_name(text, expected):
     [
         ("[127.0.0.1]", True), ("[IPv6:::1]", True), ("[IPV6:2001:db8::1]", True), ("[tag:x]", True),
         ("127.0.0.1", False), ("[127.0.0.1", False), ("127.0.0.1]", False), ("[]", False), ("[127.1]", False),
-        ("[::1]", False), ("[IPv6:127.0.0.1]", False), ("[1.2.3.4.5]", False), ("[01.2.3.4]", False), ("[a b:c]", False),
+        ("[::1]", False), ("[IPv6:127.0.0.1]", False), ("[1.2.3.4.5]", False), ("[01.2.3.4]", False),
+        ("[a b:c]", False),
         ("[1.2.3.4]\n", False),
     ],
 )  # fmt: skip

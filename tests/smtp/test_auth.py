@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from types import SimpleNamespace
 
 import pytest
 
@@ -70,7 +69,7 @@ def test_exchange(lines, replies, cut):
     spoken = talk([EHLO, *lines], recording(message=None, authenticate=check), cut=cut, allow_insecure_auth=True)
     found = spoken.replies[1:]
     assert len(found) == len(replies)
-    assert all(reply.startswith(start) for reply, start in zip(found, replies)), found
+    assert all(reply.startswith(start) for reply, start in zip(found, replies, strict=True)), found
 
 
 def test_a_challenge_is_sent_before_the_response_is_awaited():

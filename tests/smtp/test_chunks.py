@@ -34,7 +34,23 @@ def test_syntax(argument, chunk):
 
 
 @pytest.mark.parametrize(
-    "argument", ["", " ", "LAST", "-1", "+1", "1.0", "0x10", "1 2", "1 LASTING", "1 LAST LAST", "9" * 21, "\u0663", "\u00b2", "1_000"]
+    "argument",
+    [
+        "",
+        " ",
+        "LAST",
+        "-1",
+        "+1",
+        "1.0",
+        "0x10",
+        "1 2",
+        "1 LASTING",
+        "1 LAST LAST",
+        "9" * 21,
+        "\u0663",
+        "\u00b2",
+        "1_000",
+    ],
 )
 def test_malformed(argument):
     with pytest.raises(Reject) as refusal:
@@ -86,7 +102,8 @@ def test_what_may_not(between, answer):
 
 @pytest.mark.parametrize("hooks", [{"message": None}, {"stream": lambda self, message, body: body.read() and None}])
 @pytest.mark.parametrize(
-    ("command", "codes"), [("RSET", [250, 503]), ("EHLO c.test", [250, 503]), ("HELO c.test", [250, 503]), ("QUIT", [221])]
+    ("command", "codes"),
+    [("RSET", [250, 503]), ("EHLO c.test", [250, 503]), ("HELO c.test", [250, 503]), ("QUIT", [221])],
 )
 def test_what_abandons_the_message(command, codes, hooks):
     handler = recording(**hooks)
@@ -98,7 +115,9 @@ def test_what_abandons_the_message(command, codes, hooks):
 
 
 def test_it_needs_a_transaction_and_reads_the_chunk_in_any_case():
-    spoken = talk([b"BDAT 6\r\nQUIT\r\n", "EHLO c", b"BDAT 6 LAST\r\nQUIT\r\n", "MAIL FROM:<a@b>", b"BDAT 6\r\nQUIT\r\n", "NOOP"])
+    spoken = talk(
+        [b"BDAT 6\r\nQUIT\r\n", "EHLO c", b"BDAT 6 LAST\r\nQUIT\r\n", "MAIL FROM:<a@b>", b"BDAT 6\r\nQUIT\r\n", "NOOP"]
+    )
     assert spoken.codes == [503, 250, 503, 250, 554, 250]
 
 
@@ -116,7 +135,9 @@ def test_too_large_as_soon_as_it_is_announced():
 
 
 def test_chunks_behind_a_refused_one_find_no_transaction():
-    replies, _ = send(None, b"BDAT 20\r\n" + b"x" * 20 + b"BDAT 6\r\nQUIT\r\nBDAT 0 LAST\r\nNOOP\r\n", max_message_size=10)
+    replies, _ = send(
+        None, b"BDAT 20\r\n" + b"x" * 20 + b"BDAT 6\r\nQUIT\r\nBDAT 0 LAST\r\nNOOP\r\n", max_message_size=10
+    )
     assert [answer[:3] for answer in replies] == ["552", "503", "503", "250"]
 
 

@@ -17,7 +17,10 @@ from preforksmtp.smtp.command import CROSS_PROTOCOL, decode, parse_parameters
         (b"noop  x \r\n", "noop  x "),
         ("MAIL FROM:<jürgen@b>\r\n".encode(), "MAIL FROM:<jürgen@b>"),
         ("RCPT TO:<用户@例子>\r\n".encode(), "RCPT TO:<用户@例子>"),
-        ("RCPT TO:<نامه\u200cای@b>\r\n".encode(), "RCPT TO:<نامه\u200cای@b>"),  # a zero width non-joiner, as in IDNA 2008
+        (
+            "RCPT TO:<نامه\u200cای@b>\r\n".encode(),
+            "RCPT TO:<نامه\u200cای@b>",
+        ),  # a zero width non-joiner, as in IDNA 2008
     ],
 )
 def test_a_line_is_its_text(line, text):
@@ -76,7 +79,8 @@ def test_parameters(text, parameters):
 
 
 @pytest.mark.parametrize(
-    "text", ["SIZE=1", ">", " =1", " SIZE=", " SIZE=1=2", " -X=1", " X_Y=1", " SIZE =1", " SIZE= 1", " ü=1", " A=\u00a0"]
+    "text",
+    ["SIZE=1", ">", " =1", " SIZE=", " SIZE=1=2", " -X=1", " X_Y=1", " SIZE =1", " SIZE= 1", " ü=1", " A=\u00a0"],
 )
 def test_malformed_parameters(text):
     with pytest.raises(Reject) as refusal:

@@ -38,7 +38,9 @@ def read_all(handler, message, body):
 @pytest.mark.parametrize("threshold", [1, len(CONTENT), 10000])
 def test_a_function_gets_the_message(cut, threshold, tmp_path):
     got = []
-    replies, spoken = deliver(lambda message: got.append(message), cut=cut, spool_threshold=threshold, spool_dir=str(tmp_path))
+    replies, spoken = deliver(
+        lambda message: got.append(message), cut=cut, spool_threshold=threshold, spool_dir=str(tmp_path)
+    )
     assert replies == ["250 2.0.0 Ok: queued as s1-1", "250 2.0.0 Ok"]
     (message,) = got
     assert (message.content, message.size, message.open().read()) == (CONTENT, len(CONTENT), CONTENT)
@@ -106,7 +108,9 @@ def test_421_of_the_handler_ends_the_session(hook):
     ],
 )
 @pytest.mark.parametrize("cut", [0, 1])
-@pytest.mark.parametrize("hooks", [{"message": None}, {"stream": read_all}, {"stream": None}, {"stream": read_all, "message": None}])
+@pytest.mark.parametrize(
+    "hooks", [{"message": None}, {"stream": read_all}, {"stream": None}, {"stream": read_all, "message": None}]
+)
 def test_a_fault_of_the_body(hooks, cut, sent, rules, answer):
     handler = recording(**hooks)
     replies, spoken = deliver(handler, sent, cut=cut, **rules)
@@ -117,7 +121,9 @@ def test_a_fault_of_the_body(hooks, cut, sent, rules, answer):
     assert spoken.journal.named("message")[0][3] == int(answer[:3])
 
 
-@pytest.mark.parametrize("hooks", [{"message": None}, {"stream": read_all}, {"stream": None}, {"stream": read_all, "message": None}])
+@pytest.mark.parametrize(
+    "hooks", [{"message": None}, {"stream": read_all}, {"stream": None}, {"stream": read_all, "message": None}]
+)
 def test_smuggling_closes(hooks):
     replies, spoken = deliver(recording(**hooks), b"a\n.\nMAIL FROM:<evil@x>\r\n.\r\n", "NOOP")
     assert [answer[:9] for answer in replies] == ["550 5.6.0"]
@@ -160,7 +166,9 @@ def test_stream_gets_nothing_before_it_asks():
 def test_a_handler_that_reads_nothing(act):
     """Early return, early refusal: the rest is read and dropped."""
     replies, spoken = deliver(recording(stream=act), cut=2)
-    assert replies[0].startswith("250 2.0.0 ok" if act == "ok" else "451" if isinstance(act, ValueError) else "550 5.7.1")
+    assert replies[0].startswith(
+        "250 2.0.0 ok" if act == "ok" else "451" if isinstance(act, ValueError) else "550 5.7.1"
+    )
     assert replies[1:] == ["250 2.0.0 Ok"]
     assert spoken.journal.named("message")[0][2] == len(CONTENT)
 
@@ -290,7 +298,9 @@ class FullDisk(io.BytesIO):
             self.write(block)
 
 
-@pytest.mark.parametrize("hooks", [{"message": None}, {"stream": read_all, "message": None}, {"stream": "ok", "message": None}])
+@pytest.mark.parametrize(
+    "hooks", [{"message": None}, {"stream": read_all, "message": None}, {"stream": "ok", "message": None}]
+)
 @pytest.mark.parametrize("fails", [1, 2, 0])
 def test_a_full_disk_is_452_and_in_sync(monkeypatch, hooks, fails):
     monkeypatch.setattr(body_module.tempfile, "TemporaryFile", lambda **_: FullDisk(fails))

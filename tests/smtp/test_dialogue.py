@@ -52,7 +52,9 @@ def test_421_at_the_greeting_closes():
 
 def test_a_refused_session_takes_nothing_but_quit():
     """RFC 5321 section 3.1."""
-    _, spoken = greeting(recording(message=None, connect=Reject(554, "5.7.1 no")), EHLO, "NOOP", "RSET", "FOO", MAIL, "QUIT")
+    _, spoken = greeting(
+        recording(message=None, connect=Reject(554, "5.7.1 no")), EHLO, "NOOP", "RSET", "FOO", MAIL, "QUIT"
+    )
     assert spoken.codes == [503, 503, 503, 500, 503, 221]
 
 
@@ -132,13 +134,41 @@ def test_a_message_that_failed_leaves_the_session_usable():
 def test_random_octets_never_break_it():
     """Whatever comes, it is answered by well-formed replies, without a traceback, and the session ends."""
     chance = random.Random(5321)
-    words = [b"MAIL FROM:", b"RCPT TO:", b"<a@b>", b"DATA\r\n", b"\r\n.\r\n", b"\r\n", b"\n", b"\r", b".", b"\0", b"\xff", b" ",
-             b"EHLO x\r\n", b"BDAT 3\r\n", b"BDAT 9999999999 LAST\r\n", b"AUTH PLAIN ", b"=", b"RSET\r\n", b"SIZE=1", b"x" * 3000,
-             b"BDAT 2 LAST\r\nab", b"XCLIENT ADDR=1.2.3.4\r\n", b"*\r\n", b"AUTH LOGIN\r\n"]  # fmt: skip
+    words = [
+        b"MAIL FROM:",
+        b"RCPT TO:",
+        b"<a@b>",
+        b"DATA\r\n",
+        b"\r\n.\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b".",
+        b"\0",
+        b"\xff",
+        b" ",
+        b"EHLO x\r\n",
+        b"BDAT 3\r\n",
+        b"BDAT 9999999999 LAST\r\n",
+        b"AUTH PLAIN ",
+        b"=",
+        b"RSET\r\n",
+        b"SIZE=1",
+        b"x" * 3000,
+        b"BDAT 2 LAST\r\nab",
+        b"XCLIENT ADDR=1.2.3.4\r\n",
+        b"*\r\n",
+        b"AUTH LOGIN\r\n",
+    ]
     for _ in range(400):
         script = b"EHLO c\r\n" + b"".join(chance.choices(words, k=30))
-        spoken = talk(script, recording(message=None, authenticate=False), cut=chance.choice([0, 1, 50]), allow_insecure_auth=True,
-                      before=lambda dialogue: setattr(dialogue, "xclient", True))  # fmt: skip
+        spoken = talk(
+            script,
+            recording(message=None, authenticate=False),
+            cut=chance.choice([0, 1, 50]),
+            allow_insecure_auth=True,
+            before=lambda dialogue: setattr(dialogue, "xclient", True),
+        )
         split_replies(spoken.wire.output)
         assert spoken.fault is None or isinstance(spoken.fault, EOFError)
         assert spoken.journal.named("handler_failed") == []
@@ -148,7 +178,18 @@ def test_random_octets_never_break_it():
 
 
 @pytest.mark.parametrize(
-    "bad", ["FOO", "MAIL FROM:<x", "RCPT TO:<a@b>", "MAIL FROM:<a@b> X=1", "EXPN x", "AUTH FOO", b"NOOP\n", b"\xff\r\n", "x" * 9999]
+    "bad",
+    [
+        "FOO",
+        "MAIL FROM:<x",
+        "RCPT TO:<a@b>",
+        "MAIL FROM:<a@b> X=1",
+        "EXPN x",
+        "AUTH FOO",
+        b"NOOP\n",
+        b"\xff\r\n",
+        "x" * 9999,
+    ],
 )
 def test_too_many_errors(bad):
     spoken = talk([EHLO, *[bad] * 4, "NOOP"], max_errors=3)
@@ -185,13 +226,17 @@ def test_another_protocol_ends_the_session(first):
 
 
 def test_a_web_request_is_refused_in_a_refused_session_too():
-    assert greeting(recording(message=None, connect=Reject(554, "5.7.1 no")), "GET / HTTP/1.1", "NOOP")[1].codes == [554]
+    assert greeting(recording(message=None, connect=Reject(554, "5.7.1 no")), "GET / HTTP/1.1", "NOOP")[1].codes == [
+        554
+    ]
 
 
 # --- how a session ends
 
 
-@pytest.mark.parametrize("where", [[], [EHLO], [EHLO, MAIL], [EHLO, MAIL, RCPT, "DATA"], [EHLO, MAIL, RCPT, "DATA", b"abc"]])
+@pytest.mark.parametrize(
+    "where", [[], [EHLO], [EHLO, MAIL], [EHLO, MAIL, RCPT, "DATA"], [EHLO, MAIL, RCPT, "DATA", b"abc"]]
+)
 @pytest.mark.parametrize("fault", [EOFError("left"), ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe")])
 def test_the_client_leaves(where, fault):
     handler = recording(message=None, close=None)

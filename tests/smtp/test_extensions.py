@@ -12,8 +12,18 @@ from preforksmtp.smtp.extensions import DECLARED, Standing, offered, read_declar
 from preforksmtp.smtp.handler import Hooks
 from preforksmtp.smtp.rules import Rules
 
-ALWAYS = {"PIPELINING": "", "SIZE": "33554432", "8BITMIME": "", "SMTPUTF8": "", "ENHANCEDSTATUSCODES": "", "CHUNKING": "",
-          "BINARYMIME": "", "DSN": "", "LIMITS": "RCPTMAX=1000", "HELP": ""}  # fmt: skip
+ALWAYS = {
+    "PIPELINING": "",
+    "SIZE": "33554432",
+    "8BITMIME": "",
+    "SMTPUTF8": "",
+    "ENHANCEDSTATUSCODES": "",
+    "CHUNKING": "",
+    "BINARYMIME": "",
+    "DSN": "",
+    "LIMITS": "RCPTMAX=1000",
+    "HELP": "",
+}
 
 
 class Plain(Handler):
@@ -61,7 +71,7 @@ def difference(handler: type[Handler], standing: Standing = Standing(), **rules:
         (Plain, Standing(xclient=True), {}, {"XCLIENT": "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"}),
         (Plain, Standing(xforward=True), {}, {"XFORWARD": "NAME ADDR PORT PROTO HELO IDENT SOURCE"}),
     ],
-)  # fmt: skip
+)
 def test_offer(handler, standing, rules, expected):
     assert difference(handler, standing, **rules) == expected
 

@@ -82,5 +82,7 @@ def test_what_is_not_overridden_does_no_harm():
     assert handler.token("user", "token") is False
     for name in set(_HOOKS) - {"authenticate", "token"}:
         arguments = {"mail": 2, "rcpt": 2, "stream": 2}
-        arguments |= dict.fromkeys(("helo", "message", "verify", "expand", "etrn", "help", "password", "certificate"), 1)
+        arguments |= dict.fromkeys(
+            ("helo", "message", "verify", "expand", "etrn", "help", "password", "certificate"), 1
+        )
         assert getattr(handler, name)(*[None] * arguments.get(name, 0)) is None

@@ -169,9 +169,15 @@ def test_what_hooks_answer(hook, act, answer):
     position = 1 if hook == "mail" else 2
     assert spoken.replies[position].startswith(answer)
     positive = answer[0] == "2"
-    assert spoken.codes[position + 1 :] == {
-        ("mail", True): [250, 354], ("mail", False): [503, 503], ("rcpt", True): [354], ("rcpt", False): [554],
-    }[hook, positive]  # fmt: skip
+    assert (
+        spoken.codes[position + 1 :]
+        == {
+            ("mail", True): [250, 354],
+            ("mail", False): [503, 503],
+            ("rcpt", True): [354],
+            ("rcpt", False): [554],
+        }[hook, positive]
+    )
 
 
 def test_421_of_a_hook_ends_the_session():
@@ -193,7 +199,9 @@ def test_one_recipient_of_several():
             raise Reject(550, "5.1.1 no")
 
     handler = recording(message=None, rcpt=rcpt)
-    spoken = talk([EHLO, "MAIL FROM:<>", *[f"RCPT TO:<{name}@b>" for name in ("a", "no1", "b", "no2")], "DATA", b".\r\n"], handler)
+    spoken = talk(
+        [EHLO, "MAIL FROM:<>", *[f"RCPT TO:<{name}@b>" for name in ("a", "no1", "b", "no2")], "DATA", b".\r\n"], handler
+    )
     assert spoken.codes == [250, 250, 250, 550, 250, 550, 354, 250]
     assert handler.events[-1][1].recipients == ["a@b", "b@b"]
 
@@ -202,8 +210,11 @@ def test_too_many_recipients():
     """RFC 5321 section 4.5.3.1.10: 452, and those before stay."""
     handler = recording(message=None, rcpt=None)
     recipients = [f"RCPT TO:<r{number}@b>" for number in range(5)]
-    spoken = talk([EHLO, "MAIL FROM:<a@b>", *recipients, "DATA", b".\r\n", "MAIL FROM:<a@b>", recipients[0]], handler,
-                  max_recipients=3)  # fmt: skip
+    spoken = talk(
+        [EHLO, "MAIL FROM:<a@b>", *recipients, "DATA", b".\r\n", "MAIL FROM:<a@b>", recipients[0]],
+        handler,
+        max_recipients=3,
+    )
     assert spoken.codes == [250, 250, 250, 250, 250, 452, 452, 354, 250, 250, 250]
     assert spoken.replies[5].startswith("452 4.5.3")
     assert [event[1] for event in handler.events if event[0] == "rcpt"] == ["r0@b", "r1@b", "r2@b", "r0@b"]
@@ -222,7 +233,10 @@ def test_a_drain_refuses_the_next_message_only():
     def prepare(dialogue):
         handler.drain = lambda self: setattr(dialogue.wire, "draining", True)
 
-    spoken = talk([EHLO, "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", b".\r\n", "NOOP", "MAIL FROM:<a@b>", "NOOP"], handler,
-                  before=prepare)  # fmt: skip
+    spoken = talk(
+        [EHLO, "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", b".\r\n", "NOOP", "MAIL FROM:<a@b>", "NOOP"],
+        handler,
+        before=prepare,
+    )
     assert spoken.codes == [250, 250, 250, 354, 250, 250, 421]
     assert spoken.replies[-1].startswith("421 4.3.2")

@@ -47,7 +47,20 @@ def test_a_code_out_of_range(code):
 
 @pytest.mark.parametrize(
     "text",
-    ["a\r\n250 b", "a\nb", "a\rb", "a\0b", "\x1b[2J", "a\x85b", "a\u2028b", "\ud800", ["ok", "a\r\nb"], [1], b"x", [None]],
+    [
+        "a\r\n250 b",
+        "a\nb",
+        "a\rb",
+        "a\0b",
+        "\x1b[2J",
+        "a\x85b",
+        "a\u2028b",
+        "\ud800",
+        ["ok", "a\r\nb"],
+        [1],
+        b"x",
+        [None],
+    ],
 )
 def test_a_text_that_could_forge_a_reply(text):
     with pytest.raises((ValueError, TypeError)):
@@ -91,7 +104,9 @@ def test_reject():
     assert Reject(450).reply.text == "Rejected"
 
 
-@pytest.mark.parametrize("arguments", [(250, "ok"), (354, "go"), (399,), (600,), (99,), (550, "a\r\nb"), (Reply(250, "x"),)])
+@pytest.mark.parametrize(
+    "arguments", [(250, "ok"), (354, "go"), (399,), (600,), (99,), (550, "a\r\nb"), (Reply(250, "x"),)]
+)
 def test_what_does_not_refuse_is_no_reject(arguments):
     with pytest.raises(ValueError, match=r"."):
         Reject(*arguments)

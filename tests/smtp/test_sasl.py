@@ -40,14 +40,32 @@ def refusal(run, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("text", "octets"), [("", b""), ("=", b""), ("AAAA", b"\0\0\0"), ("dXNlcg==", b"user"), ("AHVzZXIAcGFzcw==", b"\0user\0pass")]
+    ("text", "octets"),
+    [("", b""), ("=", b""), ("AAAA", b"\0\0\0"), ("dXNlcg==", b"user"), ("AHVzZXIAcGFzcw==", b"\0user\0pass")],
 )
 def test_base64(text, octets):
     assert decode_response(text) == octets
 
 
 @pytest.mark.parametrize(
-    "text", ["A", "AA", "AAA", "A===", "====", "==", "AA=A", "AAAA=", "AA-_", "A A=", "AAA\n", "\u00fc", "*=", "AAAA*", "AAA=AAA="]
+    "text",
+    [
+        "A",
+        "AA",
+        "AAA",
+        "A===",
+        "====",
+        "==",
+        "AA=A",
+        "AAAA=",
+        "AA-_",
+        "A A=",
+        "AAA\n",
+        "\u00fc",
+        "*=",
+        "AAAA*",
+        "AAA=AAA=",
+    ],
 )
 def test_what_is_no_base64(text):
     assert refusal(decode_response, text) == reply.BAD_BASE64
@@ -86,7 +104,16 @@ def test_plain_malformed(response):
 
 
 @pytest.mark.parametrize(
-    "response", [b"\0user\0wrong", b"\0\0pass", b"\0\0", b"other\0user\0pass", b"\0\xff\0pass", b"\0user\0\xff", b"\xff\0user\0pass"]
+    "response",
+    [
+        b"\0user\0wrong",
+        b"\0\0pass",
+        b"\0\0",
+        b"other\0user\0pass",
+        b"\0\xff\0pass",
+        b"\0user\0\xff",
+        b"\xff\0user\0pass",
+    ],
 )
 def test_plain_refused(response):
     assert refusal(plain, response, Asker(), Verifier()) == reply.AUTH_FAILED
@@ -114,7 +141,9 @@ def test_login():
     assert ask.challenges == [b"Password:"]
 
 
-@pytest.mark.parametrize("responses", [(b"user", b"wrong"), (b"", b"pass"), (b"user", b""), (b"us\0er", b"pass"), (b"user", b"\xff")])
+@pytest.mark.parametrize(
+    "responses", [(b"user", b"wrong"), (b"", b"pass"), (b"user", b""), (b"us\0er", b"pass"), (b"user", b"\xff")]
+)
 def test_login_refused(responses):
     assert refusal(login, None, Asker(*responses), Verifier()) == reply.AUTH_FAILED
 

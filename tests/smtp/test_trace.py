@@ -29,14 +29,24 @@ TLS = SimpleNamespace(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        ({}, "SMTP"), ({"esmtp": 1}, "ESMTP"), ({"esmtp": 1, "tls": 1}, "ESMTPS"), ({"esmtp": 1, "authenticated": 1}, "ESMTPA"),
-        ({"esmtp": 1, "tls": 1, "authenticated": 1}, "ESMTPSA"), ({"tls": 1}, "ESMTPS"),
-        ({"esmtp": 1, "utf8": 1}, "UTF8SMTP"), ({"esmtp": 1, "utf8": 1, "tls": 1, "authenticated": 1}, "UTF8SMTPSA"),
-        ({"lmtp": 1}, "LMTP"), ({"lmtp": 1, "tls": 1, "authenticated": 1}, "LMTPSA"), ({"lmtp": 1, "utf8": 1}, "UTF8LMTP"),
+        ({}, "SMTP"),
+        ({"esmtp": 1}, "ESMTP"),
+        ({"esmtp": 1, "tls": 1}, "ESMTPS"),
+        ({"esmtp": 1, "authenticated": 1}, "ESMTPA"),
+        ({"esmtp": 1, "tls": 1, "authenticated": 1}, "ESMTPSA"),
+        ({"tls": 1}, "ESMTPS"),
+        ({"esmtp": 1, "utf8": 1}, "UTF8SMTP"),
+        ({"esmtp": 1, "utf8": 1, "tls": 1, "authenticated": 1}, "UTF8SMTPSA"),
+        ({"lmtp": 1}, "LMTP"),
+        ({"lmtp": 1, "tls": 1, "authenticated": 1}, "LMTPSA"),
+        ({"lmtp": 1, "utf8": 1}, "UTF8LMTP"),
     ],
-)  # fmt: skip
+)
 def test_protocol(facts, name):
-    assert protocol(**{"lmtp": False, "esmtp": False, "utf8": False, "tls": False, "authenticated": False, **facts}) == name
+    assert (
+        protocol(**{"lmtp": False, "esmtp": False, "utf8": False, "tls": False, "authenticated": False, **facts})
+        == name
+    )
 
 
 def test_the_whole_field():

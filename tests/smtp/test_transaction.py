@@ -78,7 +78,9 @@ def test_received(message):
     assert message.received.startswith("Received: from unknown ([192.0.2.1])")
 
 
-@pytest.mark.parametrize("content", [b"", b"\r\n", b"no header\r\n", b"__proto__: x\r\n\r\n", b"\xff\xfe: \0\r\n\r\n", b": \r\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\r\n", b"no header\r\n", b"__proto__: x\r\n\r\n", b"\xff\xfe: \0\r\n\r\n", b": \r\n"]
+)
 def test_odd_content_does_not_break_the_parser(content):
     session = Session("s1", Endpoint("192.0.2.1", 1), lambda: Endpoint("", 0), "", "mx.test")
     message = Message(session, Transaction("s1-1", "", {}, 0.0), 0.0, content, None, len(content))

@@ -106,7 +106,9 @@ def test_answer(before, command, answer):
         assert spoken.journal.named("handler_failed") == []
 
 
-@pytest.mark.parametrize(("before", "command", "answer"), [row for row in ROWS if row[1] not in ("QUIT", "quit", "QUIT ")])
+@pytest.mark.parametrize(
+    ("before", "command", "answer"), [row for row in ROWS if row[1] not in ("QUIT", "quit", "QUIT ")]
+)
 def test_the_session_is_in_sync_after_it(before, command, answer):
     ending = [b".\r\n"] if answer == "354 " else []
     spoken = talk([*before, command, *ending, "NOOP", "QUIT"], max_errors=0)
@@ -159,7 +161,12 @@ def test_a_refused_helo_leaves_the_transaction():
 @pytest.mark.parametrize(
     ("hook", "command", "returned", "answer"),
     [
-        ("verify", "VRFY al", None, "252 2.5.0 Cannot verify the user, but will accept the message and attempt delivery"),
+        (
+            "verify",
+            "VRFY al",
+            None,
+            "252 2.5.0 Cannot verify the user, but will accept the message and attempt delivery",
+        ),
         ("verify", "VRFY al", "Al <al@x.test>", "250 2.0.0 Al <al@x.test>"),
         ("verify", "VRFY al", Reply(550, "5.1.1 no such user"), "550 5.1.1 no such user"),
         ("verify", "VRFY al", Reject(553, "5.1.4 ambiguous"), "553 5.1.4 ambiguous"),
@@ -190,7 +197,10 @@ def test_a_helo_refused_by_the_handler():
 
 @pytest.mark.parametrize("hook", ["helo", "data", "reset"])
 def test_an_exception_in_a_hook_that_answers_nothing(hook):
-    spoken = talk([EHLO, MAIL, RCPT, "RSET", MAIL, RCPT, "DATA", b".\r\n", "NOOP"], recording(message=None, **{hook: OSError("x")}))
+    spoken = talk(
+        [EHLO, MAIL, RCPT, "RSET", MAIL, RCPT, "DATA", b".\r\n", "NOOP"],
+        recording(message=None, **{hook: OSError("x")}),
+    )
     assert 451 in spoken.codes
     assert spoken.codes[-1] == 250
     assert spoken.journal.named("handler_failed")[0][0] == hook
@@ -249,7 +259,20 @@ def test_a_failed_handshake_ends_the_session():
 
 def test_require_tls():
     """RFC 3207 section 4: everything but EHLO, NOOP, STARTTLS and QUIT."""
-    commands = ["HELO c.test", EHLO, MAIL, RCPT, "DATA", "RSET", "VRFY x", "EXPN x", "HELP", "AUTH PLAIN =", "NOOP", "STARTTLS"]
+    commands = [
+        "HELO c.test",
+        EHLO,
+        MAIL,
+        RCPT,
+        "DATA",
+        "RSET",
+        "VRFY x",
+        "EXPN x",
+        "HELP",
+        "AUTH PLAIN =",
+        "NOOP",
+        "STARTTLS",
+    ]
     spoken = talk([*commands, EHLO, MAIL], require_tls=True, offer_tls=True)
     assert spoken.codes == [530, 250, *[530] * 8, 250, 220, 250, 250]
     assert talk(["QUIT"], require_tls=True).codes == [221]

@@ -45,10 +45,28 @@ def test_xclient(line, facts):
 
 @pytest.mark.parametrize(
     "line",
-    ["FOO=x", "ADDR", "ADDR=", "ADDR=x", "ADDR=300.1.1.1", "ADDR=1.2.3.4+0D+0A", "PORT=x", "PORT=65536", "PORT=-1", "NAME=a_b",
-     "NAME=a+20b", "NAME=evil+0Aname", "HELO=a+20b", "HELO=<x>", "PROTO=HTTP", "LOGIN=a+00b", "LOGIN=a+", "DESTADDR=x",
-     "DESTPORT=99999"],
-)  # fmt: skip
+    [
+        "FOO=x",
+        "ADDR",
+        "ADDR=",
+        "ADDR=x",
+        "ADDR=300.1.1.1",
+        "ADDR=1.2.3.4+0D+0A",
+        "PORT=x",
+        "PORT=65536",
+        "PORT=-1",
+        "NAME=a_b",
+        "NAME=a+20b",
+        "NAME=evil+0Aname",
+        "HELO=a+20b",
+        "HELO=<x>",
+        "PROTO=HTTP",
+        "LOGIN=a+00b",
+        "LOGIN=a+",
+        "DESTADDR=x",
+        "DESTPORT=99999",
+    ],
+)
 @pytest.mark.parametrize("command", ["XCLIENT", "XFORWARD"])
 def test_bad_attributes(command, line):
     """A trusted peer may pass on what an untrusted one chose."""
@@ -68,14 +86,22 @@ def test_nobody_else(command):
 
 def test_xclient_begins_the_session_anew():
     handler = recording(message=None, connect=None, close=None, authenticate=True)
-    spoken = trusted("AUTH PLAIN AHUAcA==", "XCLIENT ADDR=198.51.100.7", "MAIL FROM:<a@b>", EHLO, handler=handler,
-                     allow_insecure_auth=True)  # fmt: skip
+    spoken = trusted(
+        "AUTH PLAIN AHUAcA==",
+        "XCLIENT ADDR=198.51.100.7",
+        "MAIL FROM:<a@b>",
+        EHLO,
+        handler=handler,
+        allow_insecure_auth=True,
+    )
     assert spoken.codes == [250, 235, 220, 503, 250]
     assert spoken.session.user is None
     assert [event[0] for event in handler.events] == ["connect", "authenticate", "close", "connect", "close"]
 
 
-@pytest.mark.parametrize(("refusal", "codes"), [(Reject(554, "5.7.1 no"), [554, 503]), (Reject(421, "4.7.0 no"), [421])])
+@pytest.mark.parametrize(
+    ("refusal", "codes"), [(Reject(554, "5.7.1 no"), [554, 503]), (Reject(421, "4.7.0 no"), [421])]
+)
 def test_the_new_client_may_be_refused(refusal, codes):
     def connect(handler):
         if handler.session.peer.host == "198.51.100.7":
@@ -93,10 +119,17 @@ def test_not_in_a_transaction(command):
 def test_xforward_is_noted_for_one_message():
     seen = []
     spoken = trusted(
-        "XFORWARD NAME=c.example ADDR=198.51.100.7", "XFORWARD IDENT=42 SOURCE=REMOTE", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA",
-        b".\r\n", "XFORWARD NAME=d.example", "MAIL FROM:<a@b>", "RSET",
+        "XFORWARD NAME=c.example ADDR=198.51.100.7",
+        "XFORWARD IDENT=42 SOURCE=REMOTE",
+        "MAIL FROM:<a@b>",
+        "RCPT TO:<c@d>",
+        "DATA",
+        b".\r\n",
+        "XFORWARD NAME=d.example",
+        "MAIL FROM:<a@b>",
+        "RSET",
         handler=lambda message: seen.append(message.session.xforward),
-    )  # fmt: skip
+    )
     assert spoken.codes == [250, 250, 250, 250, 250, 354, 250, 250, 250, 250]
     assert seen == [{"NAME": "c.example", "ADDR": "198.51.100.7", "IDENT": "42", "SOURCE": "REMOTE"}]
     assert spoken.session.xforward == NOTHING == {}
