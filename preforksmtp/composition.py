@@ -1,7 +1,7 @@
 """The composition: everything that one configuration makes, open at the same time.
 
-Runs in the master; `boot` in each worker. Made at the start, and at each reload beside the one in force. Raises ConfigError,
-ListenError, TLSError, LogError or PidFileError, each one or more clear lines.
+Runs in the master; `boot` in each worker. Made at the start, and at each reload beside the one in force. Raises
+ConfigError, ListenError, TLSError, LogError or PidFileError, each one or more clear lines.
 """
 
 from __future__ import annotations

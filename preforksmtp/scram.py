@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ScramSecret.parse(line). The password is asked for, or read from standard input.",
     )
     parser.add_argument("--algorithm", choices=NAMES, default="sha256", help="Default: sha256, for SCRAM-SHA-256.")
-    parser.add_argument("--iterations", type=int, default=ITERATIONS, help=f"Work of each login. Default: {ITERATIONS}.")
+    parser.add_argument("--iterations", type=int, default=ITERATIONS, help=f"Work of a login. Default: {ITERATIONS}.")
     options = parser.parse_args(arguments)
     if not ITERATIONS <= options.iterations <= 10_000_000:
         parser.error(f"--iterations must be from {ITERATIONS} to 10000000 (RFC 7677)")

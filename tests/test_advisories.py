@@ -66,7 +66,9 @@ def test_cve_2024_27305_what_was_stored_is_one_message_when_sent_on(kept: list[A
         assert len(kept) == len(stored)
 
 
-@pytest.mark.parametrize("behind", [b"", b"X", b"NOOP\r\n", b"MAIL FROM:<evil@example.com>\r\n", b"AUTH PLAIN AGIAcw==\r\n"])
+@pytest.mark.parametrize(
+    "behind", [b"", b"X", b"NOOP\r\n", b"MAIL FROM:<evil@example.com>\r\n", b"AUTH PLAIN AGIAcw==\r\n"]
+)
 def test_cve_2011_0411_starttls_command_injection(behind: bytes, certificate: Certificate, kept: list[Any]) -> None:
     """CVE-2011-0411 (Postfix), CVE-2021-33515 (Dovecot), CVE-2024-34083 (aiosmtpd)."""
 
@@ -126,10 +128,14 @@ def test_cve_2026_45185_tls_cut_inside_bdat(certificate: Certificate, kept: list
         assert not kept
 
 
-@pytest.mark.parametrize("size", ["0", "00000000000000000005", "99999999999999999999", "-1", "1e3", "0x10", "", "5 LASTX", "٣"])
+@pytest.mark.parametrize(
+    "size", ["0", "00000000000000000005", "99999999999999999999", "-1", "1e3", "0x10", "", "5 LASTX", "٣"]
+)
 def test_cve_2017_16943_bdat_sizes(size: str, kept: list[Any]) -> None:
     """CVE-2017-16943, 16944 (Exim): odd sizes, a dot line in a chunk, RSET between chunks."""
-    spoken = talk(ENVELOPE[:-6] + f"BDAT {size}\r\n".encode() + b"\r\n.\r\nRSET\r\nNOOP\r\n", lambda message: kept.append(message))
+    spoken = talk(
+        ENVELOPE[:-6] + f"BDAT {size}\r\n".encode() + b"\r\n.\r\nRSET\r\nNOOP\r\n", lambda message: kept.append(message)
+    )
     assert not kept
     assert set(spoken.codes) <= {250, 500, 501, 503, 552}
     spoken = talk(ENVELOPE[:-6] + b"BDAT 5\r\n\r\n.\r\nBDAT 0 LAST\r\n", lambda message: kept.append(message.content))
@@ -153,7 +159,9 @@ def test_cve_2018_6789_base64_of_every_length(length: int) -> None:
         assert spoken.codes[-1] in (250, 501)
 
 
-@pytest.mark.parametrize("verb", ["EHLO", "HELO", "MAIL FROM:", "RCPT TO:", "VRFY", "HELP", "AUTH", "NOOP", "BDAT", "STARTTLS"])
+@pytest.mark.parametrize(
+    "verb", ["EHLO", "HELO", "MAIL FROM:", "RCPT TO:", "VRFY", "HELP", "AUTH", "NOOP", "BDAT", "STARTTLS"]
+)
 @pytest.mark.parametrize("length", [500, 2046, 2050, 12290, 100000])
 def test_cve_2019_16928_long_arguments(verb: str, length: int) -> None:
     """CVE-2019-16928 (Exim): a long EHLO; here every verb at its limit and beyond, and the session is in sync."""
@@ -178,7 +186,9 @@ def test_cve_2020_7247_what_the_grammar_does_not_allow_is_refused(path: str, kep
 
 def test_cve_2020_28022_parameters_given_twice() -> None:
     """CVE-2020-28022 (Exim): the parser of MAIL parameters; duplicates are refused."""
-    spoken = talk(["EHLO x", "MAIL FROM:<> SIZE=1 SIZE=1", "MAIL FROM:<> size=1 SIZE=2", "MAIL FROM:<> =", "MAIL FROM:<> SIZE="])
+    spoken = talk(
+        ["EHLO x", "MAIL FROM:<> SIZE=1 SIZE=1", "MAIL FROM:<> size=1 SIZE=2", "MAIL FROM:<> =", "MAIL FROM:<> SIZE="]
+    )
     assert spoken.codes[1:] == [501, 501, 501, 501]
 
 

@@ -16,8 +16,9 @@ What is said of the last minute is this count and the share of the one before th
 
 Limits are exact where a caller counts itself first, asks for the sum, and takes itself back if that is too high: two
 who come at once may both be turned away, but never both let in. (To release the lock in between is the memory barrier
-this needs.) To look before as well spares others the sight of those who are turned away. A full window fails softly: the client that lacks a
-session but came longest ago is forgotten, and where all have sessions, the new one is not counted (enter gives -1).
+this needs.) To look before as well spares others the sight of those who are turned away. A full window fails softly:
+the client that lacks a session but came longest ago is forgotten, and where all have sessions, the new one is not
+counted (enter gives -1).
 """
 
 from __future__ import annotations

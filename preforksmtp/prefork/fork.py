@@ -1,4 +1,4 @@
-"""Forking: a worker, or an aide, which is any other child of the master, such as the rehearsal of a reload or a new master.
+"""Forking: a worker, or an aide, which is any other child of the master: the rehearsal of a reload, a new master.
 
 `fork_worker` and `fork_aide` run in the master and return at once. Signals are blocked from before the fork until the
 child has handlers of its own and the master has the child in its table, so none is lost and none hits the wrong one.

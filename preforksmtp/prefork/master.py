@@ -6,7 +6,7 @@ that the loop looks at (`_next_deadline`). It reads no byte from the network.
 
 Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), HUP reload, USR1 reopen logs, USR2
 upgrade, WINCH no workers, TTIN and TTOU one worker more or less, CHLD reap. The table is `actions`; what is not in it
-is queued and dropped. run() returns the exit code: 0 after a stop; 3 or 4 if workers failed to boot and none was ever READY.
+is queued and dropped. run() returns the exit code: 0 after a stop; 3 or 4 if no worker could boot.
 """
 
 from __future__ import annotations

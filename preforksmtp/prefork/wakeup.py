@@ -1,5 +1,5 @@
-"""What the master sleeps on: one selector over its signals, the bell that workers ring, and what it watches besides; and
-the lifeline, by whose end workers notice that it is gone.
+"""What the master sleeps on: one selector over its signals, the bell that workers ring, and what it watches besides;
+and the lifeline, by whose end workers notice that it is gone.
 
 The master opens it; each child closes what is the master's (`close_in_child`).
 """

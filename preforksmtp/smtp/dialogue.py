@@ -32,8 +32,8 @@ class Dialogue:
     """One session from greeting to goodbye. `run` returns when it is over; the caller closes the connection."""
 
     __slots__ = (
-        "_errors", "_idle", "_needs", "_refusals", "_transactions", "auth_failures", "handler", "hooks", "journal", "limits", "quit",
-        "refused", "rules", "session", "transaction", "wire", "xclient", "xforward",
+        "_errors", "_idle", "_needs", "_refusals", "_transactions", "auth_failures", "handler", "hooks", "journal",
+        "limits", "quit", "refused", "rules", "session", "transaction", "wire", "xclient", "xforward",
     )  # fmt: skip
 
     BEFORE_CHUNK = TLS | HELO | TRANSACTION

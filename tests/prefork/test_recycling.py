@@ -69,7 +69,9 @@ def test_max_sessions_under_load(start: Start) -> None:
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: len(server.matches(r"^INFO worker \d+ exited with code 0 \(max_sessions\)")) >= 6, "recycled")
+        wait_until(
+            lambda: len(server.matches(r"^INFO worker \d+ exited with code 0 \(max_sessions\)")) >= 6, "recycled"
+        )
     finally:
         enough.set()
         for thread in threads:

@@ -64,7 +64,9 @@ passwordeval "printf %s '{password}'"
 
 
 @pytest.mark.parametrize("user", ["bob", "stored"])
-@pytest.mark.parametrize("method", ["plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256", "oauthbearer", "xoauth2"])
+@pytest.mark.parametrize(
+    "method", ["plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256", "oauthbearer", "xoauth2"]
+)
 def test_msmtp(server: Server, certificate: Certificate, tmp_path: Path, method: str, user: str) -> None:
     password = "dG9rZW4=" if "oauth" in method or method == "oauthbearer" else "secret"
     for attempt, given in (("right", password), ("wrong", "wrong")):
@@ -77,7 +79,10 @@ def test_msmtp(server: Server, certificate: Certificate, tmp_path: Path, method:
         )
         before = len(server.matches("^GOT "))
         done = subprocess.run(
-            [need("msmtp"), "-C", str(file), "you@example.com"], input=b"Subject: x\n\ny\n", capture_output=True, timeout=30
+            [need("msmtp"), "-C", str(file), "you@example.com"],
+            input=b"Subject: x\n\ny\n",
+            capture_output=True,
+            timeout=30,
         )
         # a ScramSecret of SHA-256 does not do for these
         if attempt == "right" and not (user == "stored" and method in ("cram-md5", "scram-sha-1")):

@@ -127,7 +127,8 @@ def test_pid_file_of_a_killed_master_is_no_obstacle(run: Run, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "titles"), [("mx", {"mx: master", "mx: worker"}), ("a-very-long-name", {"a-very-long-n m", "a-very-long-n w"})]
+    ("name", "titles"),
+    [("mx", {"mx: master", "mx: worker"}), ("a-very-long-name", {"a-very-long-n m", "a-very-long-n w"})],
 )
 def test_name(run: Run, tmp_path: Path, name: str, titles: set[str]) -> None:
     assert run("-D", "-n", name, "--log-file", "log", "app:handler").returncode == 0

@@ -152,8 +152,12 @@ def test_ssl_context(serve: Serve, app: Path, certificate: Certificate) -> None:
     server = serve("app:handler").ready()
     with Talk(server.port()) as talk:
         assert "STARTTLS" in talk.ask("EHLO x.example.com")
-    write_config(app, f"certfile = {str(certificate.certfile)!r}\nkeyfile = {str(certificate.keyfile)!r}\n{text}".replace(
-        "return context", "return 1"))
+    write_config(
+        app,
+        f"certfile = {str(certificate.certfile)!r}\nkeyfile = {str(certificate.keyfile)!r}\n{text}".replace(
+            "return context", "return 1"
+        ),
+    )
     server.send(signal.SIGHUP)
     server.wait_for("reload failed.*hook ssl_context must return an ssl.SSLContext, not 1")
 

@@ -107,7 +107,7 @@ def test_reopened_logs_lose_no_line(folder: Path) -> None:
             before = sent
             access_log.rename(folder / f"access.{number}")
             server.send(signal.SIGUSR1)
-            wait_until(lambda: access_log.exists() and access_log.stat().st_size, "written by a worker")  # noqa: B023
+            wait_until(lambda: access_log.exists() and access_log.stat().st_size, "written by a worker")
             wait_until(lambda: sent > before, "load")  # noqa: B023
         enough.set()
         for thread in threads:

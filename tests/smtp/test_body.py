@@ -118,7 +118,9 @@ def test_too_large_is_dropped_with_bounded_memory() -> None:
     assert wire.unread == b"NOOP\r\n"
 
 
-@pytest.mark.parametrize(("line", "fault"), [(b"x" * 8, None), (b"x" * 9, reply.BODY_LINE_TOO_LONG), (b"." + b"x" * 8, None)])
+@pytest.mark.parametrize(
+    ("line", "fault"), [(b"x" * 8, None), (b"x" * 9, reply.BODY_LINE_TOO_LONG), (b"." + b"x" * 8, None)]
+)
 def test_line_limit_counts_crlf_and_no_transparency_dot(line: bytes, fault: object) -> None:
     for chunks in cuts(b"ab\r\n" + line + b"\r\n.\r\n" + NEXT):
         assert read(chunks, line_limit=10)[1:] == (fault, NEXT)

@@ -34,7 +34,9 @@ def mutate(chance: random.Random, octets: bytes) -> bytes:
         place = chance.randrange(len(text) + 1)
         kind = chance.randrange(3)
         if kind == 0:
-            text[place:place] = chance.choice([b"\r", b"\n", b"\0", b".", b"\r\n.\r\n", b" ", b"<", b"=", b"\x80", b"\t"])
+            text[place:place] = chance.choice(
+                [b"\r", b"\n", b"\0", b".", b"\r\n.\r\n", b" ", b"<", b"=", b"\x80", b"\t"]
+            )
         elif kind == 1:
             del text[place : place + chance.randrange(1, 4)]
         elif place < len(text):

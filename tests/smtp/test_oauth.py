@@ -20,7 +20,11 @@ class Verifier:
 TOKEN = b"auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\1\1"
 GOOD = [
     (xoauth2, b"user=user@example.com\1" + TOKEN, "user@example.com"),
-    (oauthbearer, b"n,a=user@example.com,\1host=server.example.com\1port=143\1" + TOKEN, "user@example.com"),  # RFC 7628 4.1
+    (
+        oauthbearer,
+        b"n,a=user@example.com,\1host=server.example.com\1port=143\1" + TOKEN,
+        "user@example.com",
+    ),  # RFC 7628 4.1
     (oauthbearer, b"n,,\1" + TOKEN, "bob"),
     (oauthbearer, b"y,a=a=2Cb=3D,\1" + TOKEN, "a,b="),
 ]

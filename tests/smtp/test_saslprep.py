@@ -24,7 +24,9 @@ def test_prepared(text: str, prepared: str) -> None:
     assert saslprep(text) == prepared
 
 
-@pytest.mark.parametrize("text", ["\u0007", "\u0627\u0031", "a\u0627", "\ufffd", "\ud800", "\ue000", "a\u200e", "\u0080"])
+@pytest.mark.parametrize(
+    "text", ["\u0007", "\u0627\u0031", "a\u0627", "\ufffd", "\ud800", "\ue000", "a\u200e", "\u0080"]
+)
 def test_refused(text: str) -> None:
     with pytest.raises(ValueError):
         saslprep(text)

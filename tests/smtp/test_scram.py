@@ -33,7 +33,9 @@ class Verifier:
 class Client:
     """An honest client, but for what a test changes: it answers as `ask`."""
 
-    def __init__(self, password: str = "pencil", name: str = "user", algorithm: str = "sha256", gs2: str = "n,,") -> None:
+    def __init__(
+        self, password: str = "pencil", name: str = "user", algorithm: str = "sha256", gs2: str = "n,,"
+    ) -> None:
         self.password, self.name, self.algorithm, self.gs2 = password, name, algorithm, gs2
         self.binding = b""
         self.bare = f"n={name},r=clientnonce"
@@ -186,7 +188,15 @@ def test_plus_binds_to_the_certificate() -> None:
     assert outcome(client, verifier, plus=True)[0] == 535
 
 
-@pytest.mark.parametrize(("gs2", "plus", "offered"), [("y,,", False, True), ("n,,", True, True), ("p=tls-unique,,", True, True), ("p=tls-server-end-point,,", False, True)])
+@pytest.mark.parametrize(
+    ("gs2", "plus", "offered"),
+    [
+        ("y,,", False, True),
+        ("n,,", True, True),
+        ("p=tls-unique,,", True, True),
+        ("p=tls-server-end-point,,", False, True),
+    ],
+)
 def test_a_downgrade_is_refused(gs2: str, plus: bool, offered: bool) -> None:
     verifier = Verifier()
     verifier.server_certificate, verifier.offers_binding = CERTIFICATE, offered
