@@ -1,9 +1,9 @@
 """Recycling: a worker that has served enough, or hangs in a handler, is replaced without a gap in capacity.
 
 The worker finds that it is due (`Limits`) and says so in its slot of the scoreboard. The master (`Recycling`) grants
-one at a time: it leaves the worker out of its count, so that a replacement is forked, waits until that one serves, and only
-then sends TERM. If the replacement cannot boot the old worker serves on. A worker with a stuck handler is not made to
-wait for its turn: it has stopped accepting already. Nothing here fails or blocks.
+one at a time: it leaves the worker out of its count, so that a replacement is forked, waits until that one serves,
+and only then sends TERM. If the replacement cannot boot the old worker serves on. A worker with a stuck handler is
+not made to wait for its turn: it has stopped accepting already. Nothing here fails or blocks.
 """
 
 from __future__ import annotations
