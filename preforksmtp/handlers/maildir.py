@@ -64,9 +64,37 @@ class Maildir:
         if folders is None:  # two threads may both come here: the descriptors close with their last user
             folders = self._folders = _Folders(self.path)
         name = self._unique_name()
-        file = os.open(name, _CREATE, 0o600, dir_fd=folders.tmp)
+        if not self._deliver_unnamed(message, name, folders):
+            self._deliver_by_name(message, name, folders)
+        _sync_new(name, folders)
+
+    def _deliver_unnamed(self, message: Message, name: str, folders: _Folders) -> bool:
+        """Into a file whose first name is the one in new/: a worker that is killed before leaves nothing behind.
+
+        False where the system does not know such files, or cannot name them.
+        """
+        file = _open_unnamed(folders.tmp)
+        if file is None:
+            return False
         try:
             _write(file, message)
+            os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=folders.new, follow_symlinks=True)
+        except OSError as error:
+            if error.errno not in (*_NO_LINKS, errno.ENOENT):
+                raise
+            return False
+        finally:
+            os.close(file)
+        return True
+
+    def _deliver_by_name(self, message: Message, name: str, folders: _Folders) -> None:
+        """Through a file in tmp/, as every Maildir does it."""
+        file = os.open(name, _CREATE, 0o600, dir_fd=folders.tmp)
+        try:
+            try:
+                _write(file, message)
+            finally:
+                os.close(file)
             _move(name, folders)
         finally:
             _remove(name, folders.tmp)
@@ -131,22 +159,27 @@ def _sync_folder(path: str) -> None:
         os.close(folder)
 
 
-def _write(file: int, message: Message) -> None:
-    """Trace fields and content into the file, synced; closes it."""
+def _open_unnamed(folder: int) -> int | None:
+    """A file on the disk of `folder` that has no name yet; None where the system has none such."""
     try:
-        # RFC 5321 section 4.4: Return-Path on top, then Received. The sender must not add fields of its own.
-        sender = _CONTROL.sub("?", message.sender)
-        trace = f"Return-Path: <{sender}>\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
-        if message.size <= BLOCK:
-            _write_all(file, trace + message.content)
-        else:
-            _write_all(file, trace)
-            with message.open() as body:
-                while block := body.read(BLOCK):
-                    _write_all(file, block)
-        os.fsync(file)
-    finally:
-        os.close(file)
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except (AttributeError, OSError):  # not Linux, NFS, the folder is gone: the way by name says what is wrong
+        return None
+
+
+def _write(file: int, message: Message) -> None:
+    """Trace fields and content into the file, synced."""
+    # RFC 5321 section 4.4: Return-Path on top, then Received. The sender must not add fields of its own.
+    sender = _CONTROL.sub("?", message.sender)
+    trace = f"Return-Path: <{sender}>\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
+    if message.size <= BLOCK:
+        _write_all(file, trace + message.content)
+    else:
+        _write_all(file, trace)
+        with message.open() as body:
+            while block := body.read(BLOCK):
+                _write_all(file, block)
+    os.fsync(file)
 
 
 def _write_all(file: int, data: bytes) -> None:
@@ -157,13 +190,16 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 def _move(name: str, folders: _Folders) -> None:
-    """Into new/, and durable there, but never over an existing file; the caller removes it from tmp/."""
+    """Into new/, but never over an existing file; the caller removes it from tmp/."""
     try:
         os.link(name, name, src_dir_fd=folders.tmp, dst_dir_fd=folders.new, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         os.rename(name, name, src_dir_fd=folders.tmp, dst_dir_fd=folders.new)
+
+
+def _sync_new(name: str, folders: _Folders) -> None:
     try:
         os.fsync(folders.new)  # must begin after the link: from here on the message outlives a power failure
     except BaseException:

@@ -204,6 +204,13 @@ def test_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert only_file(tmp_path / "m").exists() and names(tmp_path / "m" / "tmp") == []
 
 
+def test_system_without_unnamed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    Maildir(tmp_path / "m")(message())
+    assert only_file(tmp_path / "m").read_bytes().endswith(FakeMessage.content)
+    assert names(tmp_path / "m" / "tmp") == []
+
+
 def test_an_existing_file_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handler = Maildir(tmp_path / "m")
     monkeypatch.setattr(handler, "_unique_name", lambda: "same")
@@ -212,6 +219,7 @@ def test_an_existing_file_is_never_touched(tmp_path: Path, monkeypatch: pytest.M
         handler(message(content=b"second"))
     assert only_file(tmp_path / "m").read_bytes().endswith(b"first")
     (tmp_path / "m" / "new" / "same").rename(tmp_path / "m" / "tmp" / "same")
+    monkeypatch.delattr(os, "O_TMPFILE")
     with pytest.raises(FileExistsError):
         handler(message(content=b"third"))
     assert (tmp_path / "m" / "tmp" / "same").read_bytes().endswith(b"first")

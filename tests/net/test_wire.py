@@ -334,6 +334,14 @@ def test_a_drain_in_the_middle_of_an_idle_line(pair: Pair) -> None:
         reading.result(PATIENCE)
 
 
+def test_a_drain_between_two_parts_of_an_idle_line(pair: Pair) -> None:
+    pair.send(b"NOOP\r\nNO")
+    assert pair.line(idle=True) == b"NOOP\r\n"
+    pair.drain.begin(0.0)
+    with pytest.raises(InterruptedError):
+        pair.line(idle=True)
+
+
 def test_what_is_pipelined_is_served_while_draining(pair: Pair) -> None:
     pair.send(b"RCPT\r\nDATA\r\n")
     assert pair.line(idle=True) == b"RCPT\r\n"
@@ -419,6 +427,8 @@ def test_clear_text_in_place_of_a_handshake(make: Make, contexts: Any) -> None:
 def test_no_handshake_is_not_waited_for(make: Make, contexts: Any) -> None:
     with pytest.raises(ConnectionError):
         make(socket.SOCK_STREAM, context=contexts[0]).wire.start_tls(0.01)
+    with pytest.raises(ConnectionError):
+        make(socket.SOCK_STREAM, context=contexts[0], end=time.monotonic() + 0.01).wire.start_tls(LONG)
 
 
 def test_lines_and_blocks_through_tls(tls: Pair) -> None:
@@ -435,8 +445,24 @@ def test_lines_and_blocks_through_tls(tls: Pair) -> None:
     assert received == b"x" * 40000
 
 
+class Watched:
+    """A drain that tells when a read has looked for it, and was told that there is none: from then on it waits."""
+
+    def __init__(self, drain: Drain) -> None:
+        self.drain, self.fd, self.asked = drain, drain.fd, threading.Event()
+
+    @property
+    def requested(self) -> bool:
+        if self.asked.is_set():
+            return self.drain.requested
+        self.asked.set()
+        return False
+
+
 def test_a_drain_wakes_an_idle_read_through_tls(tls: Pair) -> None:
+    watched = tls.wire._drain = Watched(tls.drain)  # type: ignore[assignment]
     reading = tls.beside(tls.line, 100, LONG, True)
+    assert watched.asked.wait(PATIENCE)
     tls.drain.begin(0.0)
     tls.wire.interrupt()
     with pytest.raises(InterruptedError):
@@ -497,17 +523,20 @@ def test_garbage_inside_tls(tls: Pair) -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.AF_INET, socket.SOCK_STREAM])
-def test_the_last_reply_is_readable_though_the_client_still_sends(make: Make, kind: int) -> None:
+def test_the_last_reply_is_readable_though_the_client_still_sends(
+    make: Make, kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without lingering, close() with unread input would reset the connection."""
+    monkeypatch.setattr(wire_module, "_LINGER", LONG)
     pair = make(kind)
     pair.client.sendall(b"x" * 100_000)
     pair.wire.write(b"554 go away\r\n")
     pair.wire.flush()
     closing = pair.beside(pair.wire.close, True)
     pair.client.sendall(b"y" * 500_000)
-    pair.client.shutdown(socket.SHUT_WR)
     assert pair.client.recv(100) == b"554 go away\r\n"
-    assert pair.client.recv(100) == b""
+    assert pair.client.recv(100) == b"", "the end comes at once, not after the lingering"
+    pair.client.close()
     closing.result(PATIENCE)
 
 

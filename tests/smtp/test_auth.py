@@ -100,6 +100,19 @@ def test_cancelling_is_no_failure():
     assert spoken.journal.named("authenticated") == []
 
 
+def test_failures_are_slowed_down_and_counted():
+    handler = recording(message=None, authenticate=check)
+    rules = {"allow_insecure_auth": True, "auth_failure_delay": 2.5, "max_auth_failures": 3}
+    spoken = talk([EHLO, *[f"AUTH PLAIN {WRONG}"] * 4], handler, **rules)
+    assert spoken.codes == [250, 535, 535, 421]
+    assert spoken.wire.pauses == [2.5] * 3
+    assert spoken.journal.named("ended") == [("too many AUTH failures (max_auth_failures)",)]
+    spoken = talk([EHLO, f"AUTH PLAIN {WRONG}", f"AUTH PLAIN {GOOD}"], handler, **rules)
+    assert spoken.codes == [250, 535, 235]
+    assert spoken.wire.pauses == [2.5], "no delay for who is let in"
+    assert talk([EHLO, *[f"AUTH PLAIN {WRONG}"] * 4], handler, **{**rules, "max_auth_failures": 0}).codes[-1] == 535
+
+
 def test_auth_outlives_rset_and_ehlo():
     _, spoken = converse(f"AUTH PLAIN {GOOD}", "RSET", EHLO, "HELO c.test")
     assert spoken.session.user == "user"

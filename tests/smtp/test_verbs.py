@@ -270,9 +270,10 @@ def test_require_tls():
         "EXPN x",
         "HELP",
         "AUTH PLAIN =",
+        "BDAT 0",
         "NOOP",
         "STARTTLS",
     ]
     spoken = talk([*commands, EHLO, MAIL], require_tls=True, offer_tls=True)
-    assert spoken.codes == [530, 250, *[530] * 8, 250, 220, 250, 250]
+    assert spoken.codes == [530, 250, *[530] * 9, 250, 220, 250, 250]
     assert talk(["QUIT"], require_tls=True).codes == [221]
