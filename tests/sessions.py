@@ -79,6 +79,14 @@ class Sessions:
         self._threads[-1].join(PATIENCE)
         assert not self._threads[-1].is_alive()
 
+    def begin_drain(self) -> None:
+        """What a worker's main thread does; a session may notice by itself, and be over before it is woken."""
+        self.drain.begin(0.0)
+        for seat in self.seats:
+            interrupt: Callable[[], None] | None = seat.interrupt
+            if interrupt is not None:
+                interrupt()
+
     def count(self, name: str) -> int:
         return self.row[scoreboard.COUNTERS.index(name)]
 
@@ -98,11 +106,7 @@ class Sessions:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.drain.begin(0.0)
-        for seat in self.seats:
-            interrupt: Callable[[], None] | None = seat.interrupt
-            if interrupt is not None:
-                interrupt()
+        self.begin_drain()
         for thread in self._threads:
             thread.join(PATIENCE)
         self.listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -238,12 +239,12 @@ def test_tls(certificate, implicit, tmp_path):
 def test_no_tls_where_it_is_implicit(certificate, sent):
     with Sessions(lambda message: None, *certificate.options, bind="smtps://127.0.0.1:0") as sessions:
         with sessions.begin() as client:
-            client.sendall(sent)
-            client.shutdown(socket.SHUT_WR)
-            try:
-                assert b"220" not in client.recv(1000)
-            except ConnectionResetError:
-                pass
+            said = b""
+            with contextlib.suppress(OSError):  # the server may be faster, and close before all is sent
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                said = client.recv(1000)
+            assert b"220" not in said
         sessions.over()
         assert len(sessions.logged()) <= 1
         assert sessions.logged(logging.WARNING) == []
@@ -256,13 +257,11 @@ def test_a_handshake_that_fails_is_one_line(certificate):
             hear(client, "220")
             client.sendall(b"STARTTLS\r\n")
             hear(client, "220")
-            client.sendall(b"EHLO x\r\n" * 100)
-            client.shutdown(socket.SHUT_WR)
-            try:
+            with contextlib.suppress(OSError):  # the server may be faster, and close before all is sent
+                client.sendall(b"EHLO x\r\n" * 100)
+                client.shutdown(socket.SHUT_WR)
                 while client.recv(1000):
                     pass
-            except ConnectionResetError:
-                pass
         sessions.over()
         (line,) = sessions.logged()
         assert re.fullmatch(r"session \w+: 127\.0\.0\.1:\d+: TLS handshake failed: .+", line)
@@ -347,10 +346,7 @@ def test_a_drain_between_transactions(sent):
         if sent:
             client.sendall(b"NOOP\r\nVRFY x\r\n")
             hear(client, "252")
-        sessions.drain.begin(0.0)
-        interrupt = sessions.seats[0].interrupt
-        assert interrupt is not None
-        interrupt()
+        sessions.begin_drain()
         assert hear(client) == "421 4.3.2 Service shutting down, try again later\r\n"
         client.close()  # or the server would wait for it, a little
         sessions.over()
@@ -362,10 +358,7 @@ def test_a_drain_lets_a_transaction_finish():
     with Sessions(lambda message: got.append(message.content)) as sessions, sessions.begin() as client:
         client.sendall(OPEN + b"hel")
         hear(client, "354")
-        sessions.drain.begin(0.0)
-        interrupt = sessions.seats[0].interrupt
-        assert interrupt is not None
-        interrupt()
+        sessions.begin_drain()
         client.sendall(b"lo\r\n.\r\n")
         said = hear(client)
         assert "250 2.0.0 Ok: queued" in said

@@ -61,6 +61,17 @@ class Dialogue:
     def run(self) -> None:
         """Serve the session to its end. Raises EOFError or OSError where the connection failed."""
         try:
+            self._converse()
+            if self.limits is not None:
+                self.limits.leave()  # before the client reads that it is over: it may come back at once
+            self.wire.flush()  # before the handler's close, which may take its time
+        finally:
+            if self.hooks.close and self.handler is not None:
+                self._close()
+
+    def _converse(self) -> None:
+        """From the greeting to the last reply, which is written but not yet sent."""
+        try:
             if self.rules.greeting_delay:
                 self._listen()
             self._greet()
@@ -76,12 +87,6 @@ class Dialogue:
             self.wire.write((reply.SESSION_TIMED_OUT if expired else reply.TIMED_OUT).wire)
         except Ended:
             pass
-        finally:
-            if self.hooks.close and self.handler is not None:
-                self._close()
-        if self.limits is not None:
-            self.limits.leave()  # before the client reads that it is over: it may come back at once
-        self.wire.flush()
 
     def _listen(self) -> None:
         """Wait before the greeting: a client that does not is no mail server (RFC 5321 section 3.1)."""
