@@ -27,7 +27,7 @@ def cross_check(config: "Config") -> list[str]:
     """Errors between settings, for the server as a whole and as each of its binds has them."""
     from preforksmtp.net.bind import parse_bind
 
-    errors = _check_access_logformat(config) + _check_daemon(config)
+    errors = _check_access_logformat(config) + _check_daemon(config) + _check_reload(config)
     binds = []
     for text in config.bind:
         try:
@@ -131,6 +131,13 @@ def _check_daemon(config: "Config") -> list[str]:
     if getattr(config, "log_syslog", False):
         on_terminal = []
     return [f"{name}: must be a file, for a daemon has no terminal ({config.origin('daemon')})" for name in on_terminal]
+
+
+def _check_reload(config: "Config") -> list[str]:
+    if config.preload and config.reload:
+        where = f"{config.origin('reload')}; preload: {config.origin('preload')}"
+        return [f"reload: does not go with preload, which loads the application only once; choose one ({where})"]
+    return []
 
 
 def _check_access_logformat(config: "Config") -> list[str]:

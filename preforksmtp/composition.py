@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,8 +34,11 @@ from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
 from .service import Service, make_terms
 from .settings import HOOKS
+from .smtp.handler import Hooks as AppHooks
 
 BAD_APP = 4
+
+Load = Callable[[str], AppHooks]  # APP as it is written to what a session uses; AppError
 
 
 def _current_folder() -> str:
@@ -96,10 +99,12 @@ class Logs:
 
 
 class Composition:
-    """One configuration at work. `surroundings`: the process as it wants it, for every worker."""
+    """One configuration at work. `surroundings`: the process as it wants it, for every worker. `load`: how a worker
+    comes by APP."""
 
-    def __init__(self, settings: config.Config, logs: Logs, revision: Revision) -> None:
+    def __init__(self, settings: config.Config, logs: Logs, revision: Revision, load: Load = load_app) -> None:
         self.settings = settings
+        self.load = load
         self.logs = logs
         self.revision = revision
         self.listeners: Sequence[Listener] = revision.listeners
@@ -131,6 +136,11 @@ class Composition:
             except privileges.PrivilegesError as error:
                 raise BootFailed(BOOT_FAILED, str(error)) from None
 
+    def complain(self, error: AppError) -> None:
+        """One line, and the application's own part of the traceback."""
+        detail: dict[str, Any] = {"detail": error.trace} if error.trace else {}
+        self.log.error("%s", error, extra=detail)
+
     def boot(self, worker: Worker) -> Serve:
         """Worker, after the fork: load APP and make the service of its session threads."""
         with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
@@ -141,13 +151,12 @@ class Composition:
         worker.on_reopen.append(self.logs.reopen)
         worker.dump_stacks_to(self.logs.error.file.fd)
         try:
-            hooks = load_app(self.settings.app)
+            hooks = self.load(self.settings.app)
             if hooks.handler is not None:
                 start_handler(self.settings.app, hooks.handler, worker)
                 worker.on_exit.append(partial(hooks.handler.stop, worker))
         except AppError as error:
-            detail: dict[str, Any] = {"detail": error.trace} if error.trace else {}
-            self.log.error("%s", error, extra=detail)
+            self.complain(error)
             raise BootFailed(BAD_APP, "worker cannot load the application") from None
         terms = [
             make_terms(

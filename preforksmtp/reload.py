@@ -96,7 +96,7 @@ class Reloader:
             try:
                 logs = Logs(settings)
                 try:
-                    new = Composition(settings, logs, revision)
+                    new = Composition(settings, logs, revision, self.current.load)
                 except BaseException:
                     logs.close()
                     raise

@@ -23,6 +23,7 @@ from preforksmtp.values import (
     named_certificates,
     octal,
     path,
+    patterns,
     seconds,
     share,
     size,
@@ -153,6 +154,15 @@ SETTINGS = (
             secret=lambda value: dict.fromkeys(value, "********")),
     Setting("pythonpath", (), words("DIR,DIR", commas_only=True), (), PROCESSES,
             "Folders put in front of Python's import path, separated by commas."),
+    Setting("preload", (), boolean(), False, PROCESSES,
+            "Load the application once, in the master and with its privileges (root's, with user), before it forks: "
+            "workers share that memory and are ready sooner. HUP is then an upgrade, as USR2 is. start and stop of a "
+            "Handler are still called in each worker."),
+    Setting("reload", (), boolean(), False, PROCESSES,
+            "For development: do what HUP does whenever a source file of the application, the config file or one of "
+            "reload_extra_file changes. A file that does not compile changes nothing."),
+    Setting("reload_extra_file", (), patterns(), (), PROCESSES,
+            "Further files for reload to watch, as a pattern (templates/*.txt, data/**); may be repeated."),
     # --- SMTP
     Setting("hostname", (), hostname(), local_hostname, SMTP,
             "The name in the greeting and in Received: a domain or an address literal (RFC 5321 4.1.2).",

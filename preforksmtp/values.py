@@ -237,6 +237,17 @@ def addresses() -> ValueType:
     return ValueType("ADDRESS", parse, repeats=True)
 
 
+def patterns() -> ValueType:
+    """Names of files with the wildcards of glob, `~` expanded: one, or a list of them."""
+
+    def parse(raw: object) -> tuple[str, ...]:
+        items: list[object] = list(raw) if isinstance(raw, (list, tuple)) else [raw]
+        texts = [_text(os.fspath(item) if isinstance(item, os.PathLike) else item).strip() for item in items]
+        return tuple(os.path.expanduser(text) for text in texts if text)
+
+    return ValueType("PATTERN", parse, repeats=True)
+
+
 def variables() -> ValueType:
     """Environment variables: "NAME=VALUE", a list of them, or a dict."""
 

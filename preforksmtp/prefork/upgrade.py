@@ -30,6 +30,7 @@ class Upgrade:
     def __init__(self, master: Master) -> None:
         self.execute: Callable[[], object] | None = None
         self.pid = 0  # of the new master; 0: no upgrade is under way
+        self.on_failed: list[Callable[[str], None]] = []  # root's, with the fault
         self._master = master
 
     def begin(self) -> None:
@@ -73,6 +74,8 @@ class Upgrade:
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)
         if master.wanted == 0:  # WINCH
             master.set_wanted(master.config.workers)
+        for callback in self.on_failed:
+            master.call(lambda callback=callback: callback(f"the new master {how}"))  # type: ignore[misc]
 
 
 class Succession:
