@@ -91,6 +91,18 @@
 # Folders put in front of Python's import path, separated by commas.
 # pythonpath = []
 
+# Load the application once, in the master and with its privileges (root's, with user), before it
+# forks: workers share that memory and are ready sooner. HUP is then an upgrade, as USR2 is. start
+# and stop of a Handler are still called in each worker.
+# preload = False
+
+# For development: do what HUP does whenever a source file of the application, the config file or
+# one of reload_extra_file changes. A file that does not compile changes nothing.
+# reload = False
+
+# Further files for reload to watch, as a pattern (templates/*.txt, data/**); may be repeated.
+# reload_extra_file = []
+
 
 # --- SMTP
 
