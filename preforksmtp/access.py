@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from preforksmtp.log import LOGGER, LogError, LogFile, escape, escape_character, format_json_time, format_time
+from preforksmtp.log import LOGGER, LogError, LogFile, Syslog, escape, escape_character, format_json_time, format_time
 
 COMPLAINT_INTERVAL = 60.0  # seconds between two complaints about lines that were lost
 
@@ -195,8 +195,11 @@ class AccessLogSettings(Protocol):
 class AccessLog:
     """The file and the format. Ask `enabled` before gathering the facts: a disabled log writes nothing."""
 
-    def __init__(self, file: LogFile | None, line: Callable[[AccessRecord], str]) -> None:
-        self.enabled = file is not None
+    def __init__(
+        self, file: LogFile | None, line: Callable[[AccessRecord], str], syslog: Syslog | None = None
+    ) -> None:
+        self.enabled = file is not None or syslog is not None
+        self._syslog = syslog
         self._file = file
         self._line = line
         self._lost = 0
@@ -204,10 +207,14 @@ class AccessLog:
 
     def write(self, record: AccessRecord) -> None:
         """Write the line of one message, in one system call. Never raises."""
-        if self._file is None:
+        if not self.enabled:
             return
         try:
-            self._file.write(self._line(record))
+            line = self._line(record)
+            if self._syslog is not None:
+                self._syslog.record("INFO", line)
+            if self._file is not None:
+                self._file.write(line)
         except Exception as error:
             self._complain(error)
 
@@ -228,7 +235,7 @@ class AccessLog:
         """Close the file; the log is disabled then."""
         if self._file is not None:
             self._file.close()
-        self._file = None
+        self._file = self._syslog = None
         self.enabled = False
 
     def _complain(self, error: Exception) -> None:
@@ -242,8 +249,8 @@ class AccessLog:
         logging.getLogger(LOGGER).error("access_logfile: cannot be written: %s; lines lost: %d", error, lost)
 
 
-def open_access_log(config: AccessLogSettings) -> AccessLog:
-    """The access log that the settings ask for; disabled without access_logfile. Raises LogError."""
+def open_access_log(config: AccessLogSettings, syslog: Syslog | None = None) -> AccessLog:
+    """The access log that the settings ask for; disabled without access_logfile and syslog. Raises LogError."""
     line = json_record if config.log_format == "json" else compile_format(config.access_logformat)
     file = None if config.access_logfile is None else LogFile("access_logfile", config.access_logfile)
-    return AccessLog(file, line)
+    return AccessLog(file, line, syslog)

@@ -1,7 +1,7 @@
 """APP: from "module:attribute" or "module:factory('literal', key=1)" to the Hooks a session uses.
 
-Runs in each worker after the fork. Fails with AppError: one line that says what is wrong and what to do; where the
-application's own code raised, `trace` holds that part of the traceback.
+Runs in each worker after the fork (with preload in the master, before). Fails with AppError: one line that says what is
+wrong and what to do; where the application's own code raised, `trace` holds that part of the traceback.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ folders, and never binds. warnings() are for what works but is hardly meant. All
 error, each naming the setting; ConfigError carries such a list.
 """
 
+import difflib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def cross_check(config: "Config") -> list[str]:
             errors += error.errors
         else:
             binds.append(bind)
-            found = _check_tls(view)
+            found = _check_tls(view) + _check_mechanisms(view)
             # A bind without options has what all have: the line is the same for each, and said once.
             errors += [f"bind {text!r}: {line}" for line in found] if bind.options else found
             errors += _check_bind(bind, view)
@@ -100,6 +101,19 @@ def _check_tls(config: "Config") -> list[str]:
             f"cert_reqs: {config.cert_reqs} needs ca_certs to check clients' certificates against "
             f"({config.origin('cert_reqs')})"
         )
+    return errors
+
+
+def _check_mechanisms(config: "Config") -> list[str]:
+    """A misspelt name would silently offer less."""
+    from preforksmtp.smtp.sasl import MECHANISMS
+
+    known, errors = list(MECHANISMS), []
+    for name in config.auth_mechanisms:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            errors.append(f"auth_mechanisms: {name} is unknown; {hint} ({config.origin('auth_mechanisms')})")
     return errors
 
 

@@ -169,6 +169,13 @@ class Composition:
             )
             for listener in self.listeners
         ]
+        if worker.slot == 0:
+            for bind in (term.bind for term in terms if term.rules.require_auth and not term.rules.mechanisms):
+                self.log.warning(
+                    "bind %r: require_auth, but nobody can authenticate: the application has none of authenticate, "
+                    "password, token and certificate, or auth_mechanisms leaves none of their mechanisms",
+                    bind,
+                )
         return Service(terms, self.log, self.logs.access, worker.slot).serve
 
 

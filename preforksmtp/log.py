@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Protocol
 
 LOGGER = "preforksmtp"
-STREAMS = {"error_logfile": 2, "access_logfile": 1}  # what "-" means for each
+STREAMS = {"error_logfile": 2, "access_logfile": 1, "transcript": 1}  # what "-" means for each
 
 
 class LogError(Exception):
@@ -57,14 +57,8 @@ class LogFile:
             self._chown(self.fd)
 
     def _chown(self, fd: int) -> None:
-        """Nothing but a plain file with one name: in a folder of another user's it could be a link to any file."""
-        if self._owner is None or os.geteuid() != 0:
-            return
-        with contextlib.suppress(OSError):  # it is gone again; a file system without owners
-            status = os.fstat(fd)
-            here = os.path.samestat(status, os.lstat(self.path))  # and not where a symbolic link points
-            if here and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                os.fchown(fd, *self._owner)
+        if self._owner is not None:
+            give_file_to(fd, self.path, self._owner)
 
     def close(self) -> None:
         """Close the file; a standard stream stays open."""
@@ -78,6 +72,17 @@ class LogFile:
             raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
         self._chown(fd)
         return fd
+
+
+def give_file_to(fd: int, path: str, owner: tuple[int, int]) -> None:
+    """As root. Nothing but a plain file with one name: in a folder of another user's it could be a link to any file."""
+    if os.geteuid() != 0:
+        return
+    with contextlib.suppress(OSError):  # it is gone again; a file system without owners
+        status = os.fstat(fd)
+        here = os.path.samestat(status, os.lstat(path))  # and not where a symbolic link points
+        if here and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            os.fchown(fd, *owner)
 
 
 def escape(text: str) -> str:
@@ -113,6 +118,13 @@ class ErrorLogSettings(Protocol):
     log_level: str
 
 
+class Syslog(Protocol):
+    """What takes a copy of each record: see syslog.py."""
+
+    def record(self, level: str, text: str) -> None:
+        """Send each line of `text`, and never raise."""
+
+
 class ErrorLog(logging.Handler):
     """The one handler of the logger "preforksmtp".
 
@@ -120,12 +132,16 @@ class ErrorLog(logging.Handler):
     they follow the record as a traceback does.
     """
 
-    def __init__(self, file: LogFile, log_format: str, severity: str = "info") -> None:
+    def __init__(
+        self, file: LogFile, log_format: str, severity: str = "info", syslog: Syslog | None = None
+    ) -> None:
         super().__init__()
+        self._syslog = syslog
         self.file = file
         self._severity = severity
         self._closed = False
         self._line = json_line if log_format == "json" else text_line
+        self._syslog_lines = json_line if log_format == "json" else syslog_lines
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record. A full disk or a closed terminal costs the line and nothing else."""
@@ -133,6 +149,8 @@ class ErrorLog(logging.Handler):
             self.file.write(self._line(record))
         except OSError:
             pass  # there is no better place to complain
+        if self._syslog is not None:
+            self._syslog.record(record.levelname, self._syslog_lines(record))
 
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure is logged to the old file, which stays in use."""
@@ -167,9 +185,9 @@ class ErrorLog(logging.Handler):
         super().close()
 
 
-def make_error_log(config: ErrorLogSettings) -> ErrorLog:
+def make_error_log(config: ErrorLogSettings, syslog: Syslog | None = None) -> ErrorLog:
     """The error log that the settings ask for, open but not installed. Raises LogError."""
-    return ErrorLog(LogFile("error_logfile", config.error_logfile), config.log_format, config.log_level)
+    return ErrorLog(LogFile("error_logfile", config.error_logfile), config.log_format, config.log_level, syslog)
 
 
 def open_error_log(config: ErrorLogSettings) -> ErrorLog:
@@ -187,10 +205,16 @@ def text_line(record: logging.LogRecord) -> str:
     head = (
         f"{format_time(record.created)} [{record.process}] [{record.levelname}] {escape(_message(record))}\n"
     )
-    details = _details(record)
-    if not details:
-        return head
-    return head + "".join(f"  | {escape(line)}\n" for line in details.splitlines())
+    return head + _indented_details(record)
+
+
+def syslog_lines(record: logging.LogRecord) -> str:
+    """The same without what syslog writes in front of every line."""
+    return f"[{record.levelname}] {escape(_message(record))}\n{_indented_details(record)}"
+
+
+def _indented_details(record: logging.LogRecord) -> str:
+    return "".join(f"  | {escape(line)}\n" for line in _details(record).splitlines())
 
 
 def json_line(record: logging.LogRecord) -> str:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from .app import load_app
@@ -33,7 +34,9 @@ class Preload:
         self._by_hand = settings.upgrade == "manual"
         self._reloading = False  # HUP began the upgrade under way
         # An upgrade that hangs in here would be under way for ever: what takes too long is given up, as in a worker.
-        with alarm(settings.boot_timeout, lambda: "", nothing):
+        began, seconds = time.monotonic(), settings.boot_timeout
+        overdue = f"it took more than boot_timeout {seconds:.4g} s"
+        with alarm(0, lambda: overdue if time.monotonic() - began >= seconds else "", nothing):
             self._hooks = load_app(self._text)
         if threading.active_count() > 1:
             log.warning("preload: loading app %r began threads, which no worker has; begin them in start()", self._text)
@@ -56,10 +59,10 @@ class Preload:
         if master.stopping:
             return
         if os.getpid() == 1 or self._by_hand:
-            why = "process 1 cannot be replaced, start it again" if os.getpid() == 1 else "upgrade is manual, send USR2"
+            way = "start process 1 again" if os.getpid() == 1 else "send USR2 (upgrade is manual)"
             self._log.warning(
-                "master %d: HUP reloads the configuration, but NOT THE APPLICATION, because of preload: for new code %s",
-                *(os.getpid(), why),
+                "master %d: HUP reloads the configuration, but NOT THE APPLICATION (preload); for new code %s",
+                *(os.getpid(), way),
             )
             master.reload.request()
             return

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from preforksmtp import ScramSecret
-from preforksmtp.smtp.scram import ITERATIONS, NAMES
+from preforksmtp.smtp.scram import ITERATIONS, MOST_ITERATIONS, NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--algorithm", choices=NAMES, default="sha256", help="Default: sha256, for SCRAM-SHA-256.")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help=f"Work of a login. Default: {ITERATIONS}.")
     options = parser.parse_args(arguments)
-    if not ITERATIONS <= options.iterations <= 10_000_000:
-        parser.error(f"--iterations must be from {ITERATIONS} to 10000000 (RFC 7677)")
+    if not ITERATIONS <= options.iterations <= MOST_ITERATIONS:
+        parser.error(f"--iterations must be from {ITERATIONS} to {MOST_ITERATIONS} (RFC 7677)")
     password = _read()
     try:
         if not password:

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from . import config, log
+from .app import AppError
 from .check import ConfigError
-from .composition import Composition, Logs
+from .composition import BAD_APP, Composition, Logs
+from .development import Development
 from .net.activation import VARIABLES
 from .net.handover import hand_over, share, take_over
 from .net.listener import ListenError, open_listeners
@@ -24,6 +26,7 @@ from .prefork.master import Master
 from .prefork.pidfile import PidFile, PidFileError
 from .prefork.privileges import PrivilegesError
 from .prefork.title import set_title
+from .preload import Preload
 from .reload import Invocation, Reloader
 
 BAD_CONFIG = 1
@@ -57,6 +60,8 @@ class Server:
         self._settings = settings
         self._report = report
         self._pid_file = self._make_pid_file()
+        self._preload: Preload | None = None
+        self._development: Development | None = None
         self._succeeded = False  # a new master is there when we leave
 
     def run(self) -> int:
@@ -70,6 +75,11 @@ class Server:
             revision = self._open_listeners()
             try:
                 composition = Composition(settings, logs, revision)
+                self._load(composition)
+            except AppError as error:
+                self._close(revision)
+                composition.complain(error)
+                return BAD_APP
             except BaseException:
                 self._close(revision)
                 raise
@@ -78,6 +88,15 @@ class Server:
             if self._pid_file is not None:
                 self._pid_file.release(leave=self._succeeded)
 
+    def _load(self, composition: Composition) -> None:
+        """How the workers come by APP, where that is not each on its own. AppError."""
+        if self._settings.preload:
+            self._preload = Preload(self._settings, composition.log)
+            composition.load = self._preload.load
+        if self._settings.reload:
+            self._development = Development(self._settings, composition.log)
+            composition.load = self._development.load
+
     def _run(self, composition: Composition) -> int:
         plan = composition.plan()
         master = Master(self._settings, plan.listeners, plan.boot, composition.log)
@@ -85,6 +104,10 @@ class Server:
         reloader = Reloader(self._invocation, composition, master)
         self._invocation.service_manager.attend(master)
         master.upgrade.execute = lambda: self._execute(reloader.current)
+        if self._preload is not None:
+            self._preload.attend(master)
+        if self._development is not None:
+            self._development.attend(master, lambda: reloader.current.settings)
         if self._pid_file is not None:
             master.on_child.append(self._pid_file.close_in_child)
             master.on_promoted.append(self._promote_pid_file)

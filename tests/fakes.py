@@ -6,8 +6,8 @@ an exception in it is raised at that point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from preforksmtp import Handler
@@ -29,6 +29,7 @@ class FakeTLS:
     sni: str = ""
     peer_certificate: Any = None
     server_certificate: bytes = b""
+    bindings: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class FakeWire:
@@ -84,7 +85,7 @@ class FakeWire:
         self.flush()
         return bool(self._buffer or self._script)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, since: float = 0.0) -> None:
         self.flush()
         self.pauses.append(seconds)
 

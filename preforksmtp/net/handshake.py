@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from .binding import channel_bindings
 from .hello import MOST_OCTETS, ClientHello, await_hello
 from .tls import ServerContext
 
@@ -44,6 +46,7 @@ class TLS(NamedTuple):
     peer_certificate      the verified certificate of the client, as SSLSocket.getpeercert() gives it, or None
     peer_certificate_der  the same as it was sent, or None
     server_certificate    our certificate in use, DER; b"" where a context of the user's own does not tell
+    bindings              channel bindings by name (net/binding.py)
     """
 
     version: str
@@ -52,6 +55,7 @@ class TLS(NamedTuple):
     peer_certificate: Any
     peer_certificate_der: bytes | None = None
     server_certificate: bytes = b""
+    bindings: Mapping[str, bytes] = MappingProxyType({})
 
 
 def expect_hello(sock: socket.socket, context: ssl.SSLContext, deadline: float, seconds: float) -> ClientHello:
@@ -106,13 +110,15 @@ def shake_hands(sock: ssl.SSLSocket, deadline: float) -> None:
 def describe(sock: ssl.SSLSocket, context: ssl.SSLContext, hello: ClientHello) -> TLS:
     """The facts, once hands are shaken."""
     cipher = sock.cipher()
+    certificate = context.certificate if isinstance(context, ServerContext) else b""
     return TLS(
         version=sock.version() or "",
         cipher=cipher[0] if cipher else "",
         sni=hello.server_name.decode("latin-1").encode("unicode_escape").decode("ascii"),
         peer_certificate=sock.getpeercert() or None,
         peer_certificate_der=sock.getpeercert(True),
-        server_certificate=context.certificate if isinstance(context, ServerContext) else b"",
+        server_certificate=certificate,
+        bindings=channel_bindings(sock, certificate),
     )
 
 

@@ -144,9 +144,9 @@ class Wire:
             return True
         return self._poll(select.POLLIN, seconds)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, since: float = 0.0) -> None:
         """See smtp/wire.py."""
-        self._poll(_LEFT, seconds)
+        self._poll(_LEFT, max(0.0, since + seconds - monotonic()) if since else seconds)
 
     def _poll(self, events: int, seconds: float) -> bool:
         self.flush()

@@ -256,7 +256,7 @@ class Dialogue:
                 session.user is not None,
                 self.xclient,
                 self.xforward,
-                binding=tls is not None and bool(tls.server_certificate),
+                binding=tls is not None and bool(tls.bindings),
                 certificate=tls is not None and bool(tls.peer_certificate),
             )
         )

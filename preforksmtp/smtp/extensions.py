@@ -21,7 +21,7 @@ class Standing(NamedTuple):
     authenticated: bool = False
     xclient: bool = False  # trusted to say XCLIENT, XFORWARD
     xforward: bool = False
-    binding: bool = False  # its TLS has a certificate of ours to bind to
+    binding: bool = False  # its TLS has something to bind to (-PLUS)
     certificate: bool = False  # its TLS has a verified certificate of the client
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .extensions import read_declared
 from .sasl import possible
+from .scram import ITERATIONS, read_iterations
 
 if TYPE_CHECKING:
     from .reply import Reply
@@ -30,6 +31,8 @@ class Handler:
     # Extensions of the mail's envelope that this handler honours, beyond those every handler has: some of
     # MT-PRIORITY, DELIVERBY, FUTURERELEASE, RRVS and PRDR; as a mapping {"FUTURERELEASE": 86400} with their values.
     extensions: Iterable[str] | Mapping[str, int | None] = ()
+    # Of the ScramSecrets that `password` returns. Users who are not there get as many, to look like those who are.
+    scram_iterations: int = ITERATIONS
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -56,13 +59,15 @@ class Handler:
         """The password of a user, or what is stored of it (ScramSecret); None for a user who is not there.
 
         Overriding it offers PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-1 and -256, over TLS also their -PLUS. CRAM-MD5 needs
-        the password itself.
+        the password itself; a ScramSecret does for the SCRAM of its hash, PLAIN and LOGIN, if `authenticate` is not
+        overridden as well.
         """
 
     def token(self, username: str, token: str) -> bool | str:
         """Whether a bearer token is right. Overriding it offers XOAUTH2 and OAUTHBEARER (RFC 7628).
 
-        `username` may be "" with OAUTHBEARER: return the identity that the token proves then.
+        Nothing but True or an identity lets in. `username` may be "" with OAUTHBEARER: return the identity that the
+        token proves then.
         """
         return False
 
@@ -129,6 +134,7 @@ class Hooks:
         self.handler = handler
         self.has = has
         self.extensions: dict[str, str] = read_declared(handler.extensions if handler is not None else ())
+        self.scram_iterations = read_iterations(handler.scram_iterations if handler is not None else ITERATIONS)
         for name in _HOOKS:  # plain attributes: read at every command
             setattr(self, name, name in has)
         self.mechanisms = possible(has)

@@ -1,6 +1,7 @@
 """Bearer tokens: XOAUTH2 (Google, Microsoft) and OAUTHBEARER (RFC 7628).
 
-A failure is told in a challenge first, as JSON, which the client answers before it hears 535.
+A failure is told in a challenge first, as JSON, which the client answers before it hears 535. Whatever it answers:
+a client that could cancel there would try tokens without being counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Tokens(Protocol):
         """The identity that `token` proves, None if it proves none."""
 
 
-_TOKEN = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*) *")
+_TOKEN = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*) *")
 _MALFORMED = Reject(501, "5.5.2 Malformed token message")
 
 
@@ -28,10 +29,12 @@ def xoauth2(initial: bytes | None, ask: Callable[[bytes], bytes], verifier: Toke
     username = fields.get("user", "")
     if not username:
         raise _MALFORMED
-    identity = _verify(verifier, username, fields)
+    token = _token(fields)
+    if not token:
+        raise _MALFORMED
+    identity = verifier.token(username, token)
     if identity is None:
-        ask(b'{"status":"401","schemes":"bearer","scope":""}')
-        raise Reject(reply.AUTH_FAILED)
+        raise _refusal(ask, b'{"status":"401","schemes":"bearer","scope":""}')
     return identity
 
 
@@ -43,18 +46,25 @@ def oauthbearer(initial: bytes | None, ask: Callable[[bytes], bytes], verifier: 
     if found is None or not separator:
         raise _MALFORMED
     username = _decode(found[1] or b"").replace("=2C", ",").replace("=3D", "=")
-    identity = _verify(verifier, username, _fields(rest))
+    token = _token(_fields(rest))
+    identity = verifier.token(username, token) if token else None  # without one a client asks how to get it
     if identity is None:
-        ask(b'{"status":"invalid_token","schemes":"bearer"}')
-        raise Reject(reply.AUTH_FAILED)
+        raise _refusal(ask, b'{"status":"invalid_token","schemes":"bearer"}')
     return identity
 
 
-def _verify(verifier: Tokens, username: str, fields: dict[str, str]) -> str | None:
+def _token(fields: dict[str, str]) -> str:
+    """The bearer token in the field auth, "" where none is."""
     found = _TOKEN.fullmatch(fields.get("auth", ""))
-    if found is None:
-        raise _MALFORMED
-    return verifier.token(username, found[1])
+    return found[1] if found is not None else ""
+
+
+def _refusal(ask: Callable[[bytes], bytes], challenge: bytes) -> Reject:
+    try:
+        ask(challenge)
+    except Reject:
+        pass  # cancelled, or no base64: refused it is
+    return Reject(reply.AUTH_FAILED)
 
 
 def _fields(message: bytes) -> dict[str, str]:

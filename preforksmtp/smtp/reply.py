@@ -164,6 +164,7 @@ UNKNOWN_PARAMETER = Reply(555, "5.5.4 Parameter not recognized or not implemente
 BAD_ATTRIBUTE = Reply(501, "5.5.4 Bad attribute")
 BDAT_SYNTAX = Reply(501, "5.5.4 Syntax: BDAT size [LAST]")
 AUTH_SYNTAX = Reply(501, "5.5.4 Syntax: AUTH mechanism [initial-response]")
+NO_INITIAL_RESPONSE = Reply(501, "5.7.0 The server speaks first in this mechanism")
 BAD_BASE64 = Reply(501, "5.5.2 Cannot decode the response, base64 expected")
 AUTH_CANCELLED = Reply(501, "5.7.0 Authentication cancelled")
 NOT_IMPLEMENTED = Reply(502, "5.5.1 Command not implemented")

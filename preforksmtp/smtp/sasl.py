@@ -41,7 +41,7 @@ class Mechanism(NamedTuple):
 
     run: Callable[[bytes | None, Ask, Verifier], str]
     hooks: tuple[str, ...]
-    needs: str = ""  # "binding": a server certificate to bind to; "certificate": one of the client
+    needs: str = ""  # "binding": a channel binding; "certificate": one of the client
 
 
 def decode_response(text: str) -> bytes:
@@ -97,7 +97,7 @@ def _verified(verifier: Verifier, username: str, password: str) -> str:
 def cram_md5(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
     """CRAM-MD5 (RFC 2195): a digest over our challenge. It needs the password itself, a ScramSecret does not do."""
     if initial is not None:  # RFC 4954 section 4: the server speaks first
-        raise Reject(reply.AUTH_SYNTAX)
+        raise Reject(reply.NO_INITIAL_RESPONSE)
     challenge = f"<{os.urandom(16).hex()}@{verifier.hostname}>".encode()
     name, _, digest = ask(challenge).rpartition(b" ")
     username = _text(name)
@@ -105,10 +105,15 @@ def cram_md5(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
         raise Reject(reply.AUTH_FAILED)
     secret = verifier.password(username)
     key = secret if isinstance(secret, str) else ""
-    wanted = hmac.new(key.encode(), challenge, "md5").hexdigest().encode()
-    if not hmac.compare_digest(wanted, digest.lower()) or not key:
+    if not hmac.compare_digest(cram_md5_digest(key, challenge), digest.lower()) or not key:
         raise Reject(reply.AUTH_FAILED)
     return username
+
+
+def cram_md5_digest(password: str, challenge: bytes) -> bytes:
+    """What proves a password: HMAC-MD5 in hexadecimal (RFC 2195 section 2)."""
+    # A handler may have read the password from bytes that are no UTF-8.
+    return hmac.new(password.encode("utf-8", "surrogatepass"), challenge, "md5").hexdigest().encode()
 
 
 def external(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from . import reply
@@ -20,6 +20,7 @@ from .reply import Reject
 from .saslprep import saslprep
 
 ITERATIONS = 4096  # RFC 7677 section 4: the least; more costs each login as much more
+MOST_ITERATIONS = 10_000_000
 NAMES = {"sha1": "SCRAM-SHA-1", "sha256": "SCRAM-SHA-256"}
 
 # Salts of users whose secret we do not have: the same in all workers, for it is made before they are forked.
@@ -90,38 +91,24 @@ class ScramSecret:
 Secret = str | ScramSecret | None
 
 
-def check_password(secret: Secret, username: str, password: str) -> bool:
-    """Whether `password` is right for a handler's `secret`; the same work whatever the secret is."""
+def read_iterations(value: object) -> int:
+    """Handler.scram_iterations. Raises ValueError for what is none, or less than RFC 7677 section 4 allows."""
+    if isinstance(value, bool) or not isinstance(value, int) or not ITERATIONS <= value <= MOST_ITERATIONS:
+        raise ValueError(f"scram_iterations must be from {ITERATIONS} to {MOST_ITERATIONS} (RFC 7677), not {value!r}")
+    return value
+
+
+def check_password(secret: Secret, password: str, iterations: int = ITERATIONS) -> bool:
+    """Whether `password` is right for a handler's `secret`, as PLAIN and LOGIN ask; the same work whatever that is."""
     if isinstance(secret, ScramSecret):
         return secret.verify(password)
-    known = decoy(username, "sha256").verify(password)  # always wrong: only its work is wanted
-    if secret is None:
-        return known
+    _keys("sha256", "", b"", iterations)
+    if not secret:
+        return False
     try:
-        return hmac.compare_digest(saslprep(secret).encode(), saslprep(password).encode()) and bool(secret)
+        return hmac.compare_digest(saslprep(secret).encode(), saslprep(password).encode())
     except ValueError:
         return False
-
-
-def secret_for(secret: Secret, username: str, algorithm: str) -> ScramSecret:
-    """What an exchange is done with: the secret, one made of the password, or one that no password fits."""
-    if isinstance(secret, ScramSecret) and secret.algorithm == algorithm:
-        return secret
-    salt = decoy(username, algorithm).salt
-    if isinstance(secret, str) and secret:
-        try:
-            return ScramSecret.make(secret, algorithm, salt=salt)
-        except ValueError:
-            pass  # a stored password that nobody can send
-    ScramSecret.make("no password", algorithm, salt=salt)  # the same work
-    return decoy(username, algorithm)
-
-
-def decoy(username: str, algorithm: str) -> ScramSecret:
-    """The secret of a user who is not there: the same salt each time, as a real one has."""
-    chance = hmac.digest(_CHANCE, f"{algorithm} {username}".encode(), "sha512")
-    size = hashlib.new(algorithm).digest_size
-    return ScramSecret(algorithm, ITERATIONS, chance[:16], chance[16 : 16 + size], chance[:size])
 
 
 def _keys(algorithm: str, password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
@@ -135,43 +122,95 @@ def _b64(octets: bytes) -> str:
     return base64.b64encode(octets).decode("ascii")
 
 
+# --- what an exchange is done with
+
+
+class Credential:
+    """A user's secret in one exchange; one that is not there, or not of this hash, cannot be told from a wrong one.
+
+    `salt` and `iterations` are there at once, whatever they are of, and a password is not worked on before the proof
+    is there; then each failure costs one derivation, and each success one at most.
+    """
+
+    def __init__(self, secret: Secret, username: str, algorithm: str, iterations: int) -> None:
+        self._algorithm = algorithm
+        self._stored: ScramSecret | None = None
+        self._password = ""
+        if isinstance(secret, ScramSecret):
+            if secret.algorithm == algorithm:
+                self._stored = secret
+        elif secret is not None:
+            try:
+                self._password = saslprep(secret)
+            except ValueError:
+                pass  # a password that nobody can send
+        # Those of others than stored secrets stay the same for a user, as a stored one does.
+        self.salt = self._stored.salt if self._stored else _salt(algorithm, username)
+        self.iterations = self._stored.iterations if self._stored else iterations
+
+    def prove(self, message: bytes, proof: bytes, valid: bool) -> bytes:
+        """The server's signature of an exchange that is `valid` but for the client's proof. Raises Reject."""
+        stored = self._stored
+        if stored is None or not valid:
+            stored_key, server_key = _keys(self._algorithm, self._password, self.salt, self.iterations)
+            valid = valid and bool(self._password)
+        else:
+            stored_key, server_key = stored.stored_key, stored.server_key
+        if _proves(self._algorithm, stored_key, message, proof) and valid:
+            return hmac.digest(server_key, message, self._algorithm)
+        if stored is not None and valid:
+            _keys(self._algorithm, "", self.salt, self.iterations)  # the work that all others have done
+        raise Reject(reply.AUTH_FAILED)
+
+
+def _salt(algorithm: str, username: str) -> bytes:
+    """For each hash another one, for that is what a user has of whom one hash is stored."""
+    return hmac.digest(_CHANCE, f"{algorithm} {username}".encode(), "sha256")[:16]
+
+
+def _proves(algorithm: str, stored_key: bytes, message: bytes, proof: bytes) -> bool:
+    signature = hmac.digest(stored_key, message, algorithm)
+    if len(proof) != len(signature):
+        return False
+    client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+    return hmac.compare_digest(hashlib.new(algorithm, client_key).digest(), stored_key)
+
+
 # --- the exchange
 
 
 class Passwords(Protocol):
+    """`iterations` of secrets made here, channel `bindings` of the connection, and whether any -PLUS is offered."""
+
+    iterations: int
+    bindings: Mapping[str, bytes]
+    offers_binding: bool
+
     def password(self, username: str) -> Secret: ...
-    @property
-    def server_certificate(self) -> bytes: ...
-    @property
-    def offers_binding(self) -> bool: ...
 
 
+# Extensions are let pass where RFC 5802 section 5.1 has them, but for m=, which one must understand.
 _GS2 = r"(?P<gs2>(?P<binding>n|y|p=[A-Za-z0-9.-]+),(?:a=(?P<authorization>[^,]+))?,)"
-_NONCE = r"r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-z]=[^,\0]+)*"
+_NONCE = r"r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-ln-z]=[^,\0]+)*"
 _FIRST = re.compile(rf"{_GS2}(?P<bare>n=(?P<name>[^,]+),{_NONCE})")
 _FINAL = re.compile(rf"(?P<without>c=(?P<binding>[A-Za-z0-9+/=]+),{_NONCE}),p=(?P<proof>[A-Za-z0-9+/=]+)")
 _MALFORMED = Reject(501, "5.5.2 Malformed SCRAM message")
 
 
-def scram(
-    algorithm: str, plus: bool, initial: bytes | None, ask: Callable[[bytes], bytes], verifier: Passwords
-) -> str:
+def scram(algorithm: str, plus: bool, initial: bytes | None, ask: Callable[[bytes], bytes], verifier: Passwords) -> str:
     """The exchange of RFC 5802 section 5; the server's signature is a challenge that the client answers empty."""
     first = _match(_FIRST, ask(b"") if initial is None else initial)
     name = _name(first["name"])
-    _check_binding(first["binding"], plus, verifier)
-    secret = secret_for(verifier.password(name), name, algorithm)
-    nonce = first["nonce"] + _b64(os.urandom(18))
-    server_first = f"r={nonce},s={_b64(secret.salt)},i={secret.iterations}"
-    final = _match(_FINAL, ask(server_first.encode()))
-    binding = first["gs2"].encode() + (server_end_point(verifier.server_certificate) if plus else b"")
-    # Every check is made before any is answered, so that they fail alike.
-    message = f"{first['bare']},{server_first},{final['without']}".encode()
-    proven = _proves(secret, message, _unb64(final["proof"]))
-    bound = hmac.compare_digest(_unb64(final["binding"]), binding)
-    if not (proven and bound and final["nonce"] == nonce and first["authorization"] in (None, first["name"])):
+    binding = first["gs2"].encode() + _channel_binding(first["binding"], plus, verifier)
+    if first["authorization"] and _name(first["authorization"]) != name:  # nobody acts for another here
         raise Reject(reply.AUTH_FAILED)
-    signature = hmac.digest(secret.server_key, message, algorithm)
+    credential = Credential(verifier.password(name), name, algorithm, verifier.iterations)
+    nonce = first["nonce"] + _b64(os.urandom(18))
+    server_first = f"r={nonce},s={_b64(credential.salt)},i={credential.iterations}"
+    final = _match(_FINAL, ask(server_first.encode()))
+    message = f"{first['bare']},{server_first},{final['without']}".encode()
+    bound = hmac.compare_digest(_unb64(final["binding"]), binding)
+    signature = credential.prove(message, _unb64(final["proof"]), bound and final["nonce"] == nonce)
     if ask(b"v=" + base64.b64encode(signature)):
         raise _MALFORMED
     return name
@@ -182,7 +221,7 @@ def _match(pattern: re.Pattern[str], octets: bytes) -> re.Match[str]:
         found = pattern.fullmatch(octets.decode("utf-8"))
     except UnicodeDecodeError:
         found = None
-    if found is None:  # an extension we must understand (m=) comes here too
+    if found is None:
         raise _MALFORMED
     return found
 
@@ -200,21 +239,19 @@ def _name(encoded: str) -> str:
     return name
 
 
-def _check_binding(flag: str, plus: bool, verifier: Passwords) -> None:
-    """RFC 5802 section 6: "y" says that we seem not to offer -PLUS; if we did, somebody stands between us."""
-    if plus:
-        if flag != "p=tls-server-end-point":
+def _channel_binding(flag: str, plus: bool, verifier: Passwords) -> bytes:
+    """The data that the client's flag asks for (RFC 5802 section 6).
+
+    "y" says that we seem not to offer -PLUS; if we did, somebody stands between us.
+    """
+    if not plus:
+        if flag[0] == "p" or (flag == "y" and verifier.offers_binding):
             raise Reject(reply.AUTH_FAILED)
-    elif flag[0] == "p" or (flag == "y" and verifier.offers_binding):
+        return b""
+    binding = verifier.bindings.get(flag[2:])
+    if flag[0] != "p" or binding is None:
         raise Reject(reply.AUTH_FAILED)
-
-
-def _proves(secret: ScramSecret, message: bytes, proof: bytes) -> bool:
-    signature = hmac.digest(secret.stored_key, message, secret.algorithm)
-    if len(proof) != len(signature):
-        return False
-    client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
-    return hmac.compare_digest(hashlib.new(secret.algorithm, client_key).digest(), secret.stored_key)
+    return binding
 
 
 def _unb64(text: str) -> bytes:
@@ -222,43 +259,3 @@ def _unb64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
         raise _MALFORMED from None
-
-
-# --- channel binding
-
-# Hash of the certificate by its signature algorithm (RFC 5929 section 4.1): MD5 and SHA-1 count as SHA-256.
-_SIGNATURE_HASHES = {
-    bytes.fromhex(oid): name
-    for oid, name in {
-        "2a864886f70d01010c": "sha384",  # sha384WithRSAEncryption
-        "2a864886f70d01010d": "sha512",
-        "2a864886f70d01010e": "sha224",
-        "2a8648ce3d040301": "sha224",  # ecdsa-with-SHA224
-        "2a8648ce3d040303": "sha384",
-        "2a8648ce3d040304": "sha512",
-    }.items()
-}
-
-
-def server_end_point(certificate: bytes) -> bytes:
-    """tls-server-end-point (RFC 5929 section 4) of a certificate in DER."""
-    return hashlib.new(_SIGNATURE_HASHES.get(_signature_algorithm(certificate), "sha256"), certificate).digest()
-
-
-def _signature_algorithm(certificate: bytes) -> bytes:
-    """The object identifier: Certificate ::= SEQUENCE { tbsCertificate, SEQUENCE { OBJECT IDENTIFIER ... (RFC 5280)"""
-    content, _ = _contents(certificate, 0)
-    _, after = _contents(certificate, content)
-    algorithm, _ = _contents(certificate, after)
-    start, end = _contents(certificate, algorithm)
-    return certificate[start:end]
-
-
-def _contents(der: bytes, place: int) -> tuple[int, int]:
-    """Where the contents of the DER value at `place` begin and end."""
-    length = der[place + 1]
-    start = place + 2
-    if length & 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(der[place + 2 : start], "big")
-    return start, start + length

@@ -36,8 +36,8 @@ class Session:
     hostname     what this server calls itself
     helo, esmtp  the name given in EHLO or HELO ("" before), and whether it was EHLO
     lmtp         whether this is an LMTP session (RFC 2033)
-    tls          version, cipher, sni, peer_certificate (as the ssl module gives it), peer_certificate_der and
-                 server_certificate of the TLS connection, or None in clear
+    tls          version, cipher, sni, peer_certificate (as the ssl module gives it), peer_certificate_der,
+                 server_certificate and bindings (by name) of the TLS connection, or None in clear
     user         the authenticated identity, or None
     reverse_dns  the validated host name of the peer's address, "" if not known
     xforward     what a trusted peer said of the message's client (XFORWARD): {"ADDR": ..., "NAME": ...}

@@ -30,8 +30,11 @@ class Wire(Protocol):
     def wait(self, seconds: float) -> bool:
         """Send what was written, and wait so long for input (or a drain); False where none came."""
 
-    def pause(self, seconds: float) -> None:
-        """Send what was written and do nothing for so long, unless the worker drains or the client leaves."""
+    def pause(self, seconds: float, since: float = 0.0) -> None:
+        """Send what was written and do nothing for so long, unless the worker drains or the client leaves.
+
+        With `since`, a monotonic time, it lasts until so long after that.
+        """
 
     def push_back(self, data: bytes) -> None:
         """Put `data` back in front of what is read next."""

@@ -71,6 +71,7 @@ class Pair:
         self._threads.shutdown()
         self.wire.close(False)
         self.server.close()
+        self.drain.close()
 
 
 Make = Callable[..., Pair]

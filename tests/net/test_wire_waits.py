@@ -33,6 +33,7 @@ class Pair:
     def close(self) -> None:
         self.client.close()
         self.wire.close(False)
+        self.drain.close()
 
 
 @pytest.fixture
@@ -108,3 +109,9 @@ def test_wait_sees_what_tls_has_decrypted_and_not_handed_over(tmp_path_factory: 
     assert pair.wire.wait(LONG) is True, "in the TLS layer, not in the socket"
     assert pair.wire.read_line(2000, LONG) == b"x" * 904 + b"\r\n"
     pair.close()
+
+
+def test_pause_since_a_time_that_is_over_ends_at_once(pair: Pair) -> None:
+    begun = time.monotonic()
+    pair.wire.pause(LONG, begun - LONG)
+    assert time.monotonic() - begun < LONG / 2

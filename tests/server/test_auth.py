@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
+import signal
+import smtplib
+import ssl
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import Certificate
-from tests.server.conftest import LOOPBACK, Server, Talk, need
+from tests.processes import ROOT
+from tests.scram import ScramClient
+from tests.server.conftest import LOOPBACK, Serve, Server, Talk, need
 
 APP = """
 from preforksmtp import Handler, ScramSecret
@@ -117,7 +127,7 @@ def test_swaks_in_clear(server: Server, method: str) -> None:
     assert got(server, before) == "bob None"
 
 
-@pytest.mark.parametrize("method", ["XOAUTH2", "OAUTHBEARER", "PLAIN", "LOGIN"])
+@pytest.mark.parametrize("method", ["XOAUTH2", "OAUTHBEARER", "PLAIN", "LOGIN", "CRAM-MD5"])
 def test_curl(server: Server, certificate: Certificate, method: str) -> None:
     before = len(server.matches("^GOT "))
     secret = ["--oauth2-bearer", "dG9rZW4=", "--user", "bob"] if "OAUTH" in method else ["--user", "bob:secret"]
@@ -145,3 +155,140 @@ def test_failures_end_the_session(server: Server) -> None:
         assert unknown == wrong == "535 5.7.8 Authentication credentials invalid"
         assert client.ask("AUTH PLAIN AGJvYgB4").startswith("421 4.7.0")
         assert client.read() == ""
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "STARTTLS"])
+@pytest.mark.parametrize("method", ["auth_plain", "auth_login", "auth_cram_md5"])
+def test_smtplib(server: Server, certificate: Certificate, method: str, encrypted: bool) -> None:
+    before = len(server.matches("^GOT "))
+    with smtplib.SMTP("127.0.0.1", server.port(), timeout=30) as client:
+        if encrypted:
+            client.starttls(context=ssl.create_default_context(cafile=str(certificate.certfile)))
+        client.ehlo()
+        client.user, client.password = "bob", "wrong"
+        with pytest.raises(smtplib.SMTPAuthenticationError) as refusal:
+            client.auth(method.removeprefix("auth_").replace("_", "-"), getattr(client, method))
+        assert refusal.value.smtp_code == 535
+        client.password = "secret"
+        assert client.auth(method.removeprefix("auth_").replace("_", "-"), getattr(client, method))[0] == 235
+        client.sendmail("me@example.com", ["you@example.com"], b"Subject: x\r\n\r\ny\r\n")
+    assert got(server, before).startswith("bob TLSv1." if encrypted else "bob None")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+@pytest.mark.parametrize("binding", ["tls-server-end-point", "tls-unique"])
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_scram_plus(
+    server: Server, certificate: Certificate, algorithm: str, binding: str, version: ssl.TLSVersion
+) -> None:
+    """With the channel's own data it succeeds, with other data it does not; tls-unique is not for TLS 1.3."""
+    context = ssl.create_default_context(cafile=str(certificate.certfile))
+    context.minimum_version = context.maximum_version = version
+    mechanism = f"SCRAM-SHA-{algorithm.removeprefix('sha')}-PLUS"
+    with smtplib.SMTP_SSL("localhost", server.port("smtps"), timeout=30, context=context) as client:
+        client.ehlo()
+        assert mechanism in client.esmtp_features["auth"].split()
+        assert isinstance(client.sock, ssl.SSLSocket)
+        ours = client.sock.getpeercert(True)
+        assert ours is not None
+        data = {"tls-server-end-point": hashlib.sha256(ours).digest(), "tls-unique": client.sock.get_channel_binding()}
+        for name, expected in ((b"somebody else's", 535), (data[binding], 235)):
+            user = ScramClient("secret", "bob", algorithm, f"p={binding},,")
+            user.binding = name or b""
+            refused = binding == "tls-unique" and version is ssl.TLSVersion.TLSv1_3
+            assert exchange(client, mechanism, user) == (535 if refused else expected)
+
+
+def exchange(client: smtplib.SMTP, mechanism: str, user: ScramClient) -> int:
+    """The last reply's code, once the server has proven itself if it is 235."""
+    code, text = client.docmd("AUTH", f"{mechanism} {base64.b64encode(user.first).decode()}")
+    while code == 334:
+        code, text = client.docmd(base64.b64encode(user(base64.b64decode(text))).decode())
+    if code == 235:
+        assert user.said[-1] == b"v=" + base64.b64encode(user.signature)
+    return code
+
+
+def test_y_is_refused_where_plus_is_offered(server: Server, certificate: Certificate) -> None:
+    context = ssl.create_default_context(cafile=str(certificate.certfile))
+    with smtplib.SMTP_SSL("localhost", server.port("smtps"), timeout=30, context=context) as client:
+        client.ehlo()
+        assert exchange(client, "SCRAM-SHA-256", ScramClient("secret", "bob", gs2="y,,")) == 535
+        assert exchange(client, "SCRAM-SHA-256", ScramClient("secret", "bob", gs2="n,,")) == 235
+
+
+def test_curl_with_a_client_certificate(server: Server, certificate: Certificate) -> None:
+    before = len(server.matches("^GOT "))
+    url = f"smtps://localhost@localhost:{server.port('smtps')}"
+    command = [need("curl"), "-sS", "--url", url, "--login-options", "AUTH=EXTERNAL"]
+    command += ["--cacert", str(certificate.certfile), "--resolve", f"localhost:{server.port('smtps')}:127.0.0.1"]
+    command += ["--cert", str(certificate.certfile), "--key", str(certificate.keyfile)]
+    command += ["--mail-from", "me@example.com", "--mail-rcpt", "you@example.com", "-T", "-"]
+    done = subprocess.run(command, input=b"Subject: x\r\n\r\ny\r\n", capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert got(server, before).startswith("localhost TLSv1.")
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "TLS"])
+def test_a_drain_ends_the_delay(serve: Serve, certificate: Certificate, tmp_path: Path, encrypted: bool) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    bind = f"{'smtps' if encrypted else 'smtp'}://{LOOPBACK}?allow_insecure_auth"
+    server = serve("-b", bind, "--auth-failure-delay", "3600", *certificate.options, "app:Mail").ready()
+    client: smtplib.SMTP
+    if encrypted:
+        context = ssl.create_default_context(cafile=str(certificate.certfile))
+        client = smtplib.SMTP_SSL("localhost", server.port("smtps"), timeout=30, context=context)
+    else:
+        client = smtplib.SMTP("127.0.0.1", server.port(), timeout=30)
+    with contextlib.closing(client):
+        client.ehlo()
+        client.putcmd("AUTH", "PLAIN AGJvYgB4")
+        server.wait_for("failed AUTH PLAIN")
+        begun = time.monotonic()
+        server.send(signal.SIGTERM)
+        assert client.getreply()[0] == 535
+        assert client.getreply()[0] == 421
+        assert server.wait() == 0
+        assert time.monotonic() - begun < 25, "neither the delay nor --graceful-timeout was waited for"
+
+
+def test_require_auth_where_nobody_can(serve: Serve) -> None:
+    server = serve("-b", f"{LOOPBACK}?require_auth&allow_insecure_auth").ready()
+    server.wait_for("require_auth, but nobody can authenticate")
+
+
+def test_the_command_that_makes_a_secret(serve: Serve, tmp_path: Path) -> None:
+    """What it prints for a password lets in with that password."""
+    command = [sys.executable, "-m", "preforksmtp.scram", "--iterations", "5000"]
+    done = subprocess.run(command, input="secret\n", capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert done.returncode == 0 and done.stdout.startswith("SCRAM-SHA-256$5000:"), done
+    (tmp_path / "users").write_text(f"bob {done.stdout}")
+    (tmp_path / "app.py").write_text("""
+from preforksmtp import Handler, ScramSecret
+
+
+class Mail(Handler):
+    scram_iterations = 5000
+
+    def password(self, username):
+        for line in open("users"):
+            name, secret = line.split(" ", 1)
+            if name == username:
+                return ScramSecret.parse(secret)
+
+    def message(self, message):
+        pass
+""")
+    server = serve("-b", f"{LOOPBACK}?allow_insecure_auth", "app:Mail").ready()
+    with smtplib.SMTP("127.0.0.1", server.port(), timeout=30) as client:
+        client.ehlo()
+        assert exchange(client, "SCRAM-SHA-256", ScramClient("secret", "bob")) == 235
+
+
+@pytest.mark.parametrize(("password", "why"), [("", "empty"), ("\n", "empty"), ("a\u0627\n", "direction")])
+def test_the_command_with_what_is_no_password(password: str, why: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "preforksmtp.scram"], input=password.encode(), capture_output=True, cwd=ROOT, timeout=30
+    )
+    assert done.returncode == 1 and done.stdout == b"" and why.encode() in done.stderr
+    assert done.stderr.count(b"\n") == 1

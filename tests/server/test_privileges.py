@@ -127,15 +127,3 @@ def test_refusals(folder: Path) -> None:
     with Server(folder, "--check-config", "-g", "no-such-group-here") as server:
         assert server.wait() == 1
         assert "group: there is no group 'no-such-group-here'" in server.output
-
-
-def test_maildir_that_the_user_cannot_write(folder: Path) -> None:
-    """Nothing is acknowledged, and the log says why."""
-    os.chown(folder, 0, 0)
-    with Server(folder, "-b", "127.0.0.1:0", "-u", "nobody") as server:
-        server.ready()
-        with Talk(server.port()) as talk:
-            talk.begin_data()
-            assert talk.ask("Subject: x\r\n\r\n.").startswith("451 4.3.0")
-        server.wait_for("PermissionError.*Maildir")
-        assert server.stop() == 0

@@ -76,7 +76,7 @@ class HAProxy:
         sockets = {way: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for way in WAYS}
         self.addresses = {way: sock.getsockname() for way, sock in sockets.items()}
         lines = [
-            "global", "  maxconn 100", "defaults", "  mode tcp", "  timeout connect 5s",
+            "global", "  maxconn 1000", "defaults", "  mode tcp", "  timeout connect 5s",
             "  timeout client 30s", "  timeout server 30s",
         ]  # fmt: skip
         for way, (scheme, options) in WAYS.items():

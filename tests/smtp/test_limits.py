@@ -88,7 +88,7 @@ class Wire:
     def flush(self) -> None:
         self.asked_at_last_flush = list(self.limits.asked) if self.limits else []
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, since: float = 0.0) -> None:
         self.pauses.append(seconds)
 
     def start_tls(self, timeout: float) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import random
 from typing import Any
 
@@ -12,56 +11,22 @@ import pytest
 
 from preforksmtp.smtp import scram as module
 from preforksmtp.smtp.reply import Reject
-from preforksmtp.smtp.sasl import cram_md5
-from preforksmtp.smtp.scram import ScramSecret, check_password, scram, secret_for, server_end_point
+from preforksmtp.smtp.scram import ITERATIONS, Credential, ScramSecret, check_password, read_iterations, scram
+from tests.scram import ScramClient as Client
 
 
 class Verifier:
     """Knows `pencil` for `user`."""
 
-    server_certificate = b""
-    offers_binding = False
-    hostname = "mx.example.com"
+    iterations = ITERATIONS
 
     def __init__(self, secret: Any = "pencil") -> None:
         self._secret = secret
+        self.bindings: dict[str, bytes] = {}
+        self.offers_binding = False
 
     def password(self, username: str) -> Any:
         return self._secret if username == "user" else None
-
-
-class Client:
-    """An honest client, but for what a test changes: it answers as `ask`."""
-
-    def __init__(
-        self, password: str = "pencil", name: str = "user", algorithm: str = "sha256", gs2: str = "n,,"
-    ) -> None:
-        self.password, self.name, self.algorithm, self.gs2 = password, name, algorithm, gs2
-        self.binding = b""
-        self.bare = f"n={name},r=clientnonce"
-        self.said: list[bytes] = []
-        self.change = lambda final: final
-
-    @property
-    def first(self) -> bytes:
-        return (self.gs2 + self.bare).encode()
-
-    def __call__(self, challenge: bytes) -> bytes:
-        self.said.append(challenge)
-        if challenge.startswith(b"v="):
-            return b""
-        server = dict(part.split("=", 1) for part in challenge.decode().split(","))
-        salted = hashlib.pbkdf2_hmac(
-            self.algorithm, self.password.encode(), base64.b64decode(server["s"]), int(server["i"])
-        )
-        key = hmac.digest(salted, b"Client Key", self.algorithm)
-        binding = base64.b64encode(self.gs2.encode() + self.binding).decode()
-        without = f"c={binding},r={server['r']}"
-        message = f"{self.bare},{challenge.decode()},{without}".encode()
-        signature = hmac.digest(hashlib.new(self.algorithm, key).digest(), message, self.algorithm)
-        proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode()
-        self.signature = hmac.digest(hmac.digest(salted, b"Server Key", self.algorithm), message, self.algorithm)
-        return self.change(f"{without},p={proof}").encode()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +113,7 @@ def test_a_client_that_cheats(change: Any) -> None:
     "first",
     [
         b"", b"n,,", b"n,,n=user", b"n,,r=x", b"n,,n=,r=x", b"x,,n=user,r=x", b"n,n=user,r=x", b"n,,m=1,n=user,r=x",
-        b"n,,n=us=er,r=x", b"n,,n=user,r=a b", b"n,,n=user,r=x,y", b"n,,n=\xff,r=x", b"n,,n=user,r=" + b"\0",
+        b"n,,n=us=er,r=x", b"n,,n=user,r=a b", b"n,,n=user,r=x,y", b"n,,n=user,r=x,m=1", b"n,a=,n=user,r=x", b"n,,n=\xff,r=x", b"n,,n=user,r=" + b"\0",
     ],
 )  # fmt: skip
 def test_malformed_first_messages(first: bytes) -> None:
@@ -174,18 +139,99 @@ def test_fuzz() -> None:
 FAST = ScramSecret("sha256", 1, b"salt", b"x" * 32, b"y" * 32)
 
 
+# --- what a client may learn from failures
+
+
+class Work:
+    """Counts derivations (PBKDF2), and notes after which message of the server each was made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+        self.done: list[tuple[int, int]] = []  # messages said by then, iterations
+        derive = hashlib.pbkdf2_hmac
+
+        def counted(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+            self.done.append((len(client.said), iterations))
+            return derive(name, password, salt, iterations)
+
+        monkeypatch.setattr(module.hashlib, "pbkdf2_hmac", counted)
+
+
+@pytest.mark.parametrize("iterations", [4096, 5000])
+@pytest.mark.parametrize(
+    "secret", [None, "", "other", "\ufffd", "stored", "sha1"], ids=["unknown", "empty", "str", "bad", "stored", "sha1"]
+)
+def test_every_failure_takes_the_same_work_and_none_before_the_challenge(
+    monkeypatch: pytest.MonkeyPatch, secret: Any, iterations: int
+) -> None:
+    if secret in ("stored", "sha1"):
+        secret = ScramSecret.make("other", "sha1" if secret == "sha1" else "sha256", iterations)
+    verifier, client = Verifier(secret), Client()
+    verifier.iterations = iterations
+    final = f"c=biws,r=%s,p={base64.b64encode(bytes(32)).decode()}"
+
+    def ask(challenge: bytes) -> bytes:
+        client.said.append(challenge)
+        assert challenge.endswith(f",i={iterations}".encode())
+        return (final % challenge.decode().split(",")[0][2:]).encode()
+
+    work = Work(monkeypatch, client)
+    with pytest.raises(Reject) as refusal:
+        scram("sha256", False, client.first, ask, verifier)
+    assert refusal.value.reply.code == 535
+    assert work.done == [(1, iterations)]
+
+
+@pytest.mark.parametrize("secret", [None, "other"])
+def test_check_password_works_alike(monkeypatch: pytest.MonkeyPatch, secret: Any) -> None:
+    work = Work(monkeypatch, Client())
+    assert not check_password(secret, "x", 5000)
+    assert not check_password(ScramSecret("sha256", 5000, b"salt", bytes(32), bytes(32)), "x", 5000)
+    assert work.done == [(0, 5000)] * 2
+
+
+def test_salts_do_not_tell_whose_secret_is_stored() -> None:
+    """They stay the same for a user, and differ from hash to hash, as if the one or the other were stored."""
+    for secret in (None, "pencil", ScramSecret.make("pencil", "sha1")):
+        sha1, sha256 = (Credential(secret, "user", name, 4096).salt for name in ("sha1", "sha256"))
+        assert sha1 != sha256 and len(sha256) == 16
+        assert Credential(secret, "user", "sha256", 4096).salt == sha256
+        assert Credential(secret, "other", "sha256", 4096).salt != sha256
+
+
+@pytest.mark.parametrize("value", [0, 4095, -1, True, 4096.0, "4096", None, 10**9])
+def test_iterations_that_are_none(value: Any) -> None:
+    with pytest.raises(ValueError, match="scram_iterations"):
+        read_iterations(value)
+
+
+# --- who asks to act for whom
+
+
+@pytest.mark.parametrize("name", ["user", "us\u00ader"])
+def test_an_authorization_identity_of_ones_own(name: str) -> None:
+    client = Client(gs2=f"n,a={name},")
+    assert scram("sha256", False, client.first, client, Verifier()) == "user"
+
+
+def test_an_authorization_identity_of_another() -> None:
+    assert outcome(Client(gs2="n,a=root,")) == (535, 0)
+
+
 # --- channel binding
 
+BINDINGS = {"tls-server-end-point": b"hash of a certificate", "tls-unique": b"finished"}
 
-def test_plus_binds_to_the_certificate() -> None:
+
+@pytest.mark.parametrize("name", BINDINGS)
+def test_plus(name: str) -> None:
     verifier = Verifier()
-    verifier.server_certificate = CERTIFICATE
-    client = Client(gs2="p=tls-server-end-point,,")
-    client.binding = hashlib.sha256(CERTIFICATE).digest()
+    verifier.bindings = BINDINGS
+    client = Client(gs2=f"p={name},,")
+    client.binding = BINDINGS[name]
     assert scram("sha256", True, client.first, client, verifier) == "user"
-    client = Client(gs2="p=tls-server-end-point,,")
-    client.binding = hashlib.sha256(b"the certificate of somebody between us").digest()
-    assert outcome(client, verifier, plus=True)[0] == 535
+    client = Client(gs2=f"p={name},,")
+    client.binding = b"what somebody between us has"
+    assert outcome(client, verifier, plus=True) == (535, 1)
 
 
 @pytest.mark.parametrize(
@@ -193,46 +239,20 @@ def test_plus_binds_to_the_certificate() -> None:
     [
         ("y,,", False, True),
         ("n,,", True, True),
-        ("p=tls-unique,,", True, True),
+        ("y,,", True, True),
+        ("p=tls-exporter,,", True, True),
         ("p=tls-server-end-point,,", False, True),
     ],
 )
 def test_a_downgrade_is_refused(gs2: str, plus: bool, offered: bool) -> None:
     verifier = Verifier()
-    verifier.server_certificate, verifier.offers_binding = CERTIFICATE, offered
-    assert outcome(Client(gs2=gs2), verifier, plus)[0] == 535
+    verifier.bindings, verifier.offers_binding = BINDINGS, offered
+    assert outcome(Client(gs2=gs2), verifier, plus) == (535, 0)
 
 
 def test_y_is_fine_where_nothing_binds() -> None:
     client = Client(gs2="y,,")
     assert scram("sha256", False, client.first, client, Verifier()) == "user"
-
-
-def certificate(oid: str) -> bytes:
-    """As much of a certificate as the hash is chosen by."""
-    tbs = b"\x30\x03\x02\x01\x01"
-    identifier = bytes.fromhex(oid)
-    algorithm = bytes([0x30, len(identifier) + 2, 6, len(identifier)]) + identifier
-    return bytes([0x30, 0x81, len(tbs + algorithm)]) + tbs + algorithm
-
-
-CERTIFICATE = certificate("2a864886f70d01010b")  # sha256WithRSAEncryption
-
-
-@pytest.mark.parametrize(
-    ("oid", "name"),
-    [
-        ("2a864886f70d010104", "sha256"),  # MD5 counts as SHA-256 (RFC 5929 section 4.1)
-        ("2a864886f70d010105", "sha256"),  # SHA-1 as well
-        ("2a864886f70d01010b", "sha256"),
-        ("2a864886f70d01010c", "sha384"),
-        ("2a8648ce3d040302", "sha256"),
-        ("2a8648ce3d040304", "sha512"),
-    ],
-)
-def test_the_hash_of_the_certificates_signature(oid: str, name: str) -> None:
-    der = certificate(oid)
-    assert server_end_point(der) == hashlib.new(name, der).digest()
 
 
 # --- secrets
@@ -259,38 +279,6 @@ def test_what_is_no_secret(text: str) -> None:
     ],
 )  # fmt: skip
 def test_check_password(secret: Any, password: str, right: bool) -> None:
-    assert check_password(secret, "user", password) is right
+    assert check_password(secret, password) is right
     if secret:
-        assert check_password(ScramSecret.make(secret), "user", password) is right
-
-
-def test_a_decoy_is_stable_and_of_the_right_size() -> None:
-    for algorithm, size in (("sha1", 20), ("sha256", 32)):
-        one, two = (secret_for(None, "nobody", algorithm) for _ in range(2))
-        assert one.salt == two.salt and len(one.stored_key) == size
-        assert secret_for(None, "nobody else", algorithm).salt != one.salt
-
-
-# --- CRAM-MD5, the older way
-
-
-def test_cram_md5_example_of_rfc_2195() -> None:
-    challenges: list[bytes] = []
-
-    def ask(challenge: bytes) -> bytes:
-        challenges.append(challenge)
-        return b"user " + hmac.new(b"pencil", challenge, "md5").hexdigest().encode()
-
-    assert cram_md5(None, ask, Verifier()) == "user"  # type: ignore[arg-type]
-    assert cram_md5(None, ask, Verifier()) == "user"  # type: ignore[arg-type]
-    assert challenges[0] != challenges[1] and challenges[0].endswith(b"@mx.example.com>")
-
-
-@pytest.mark.parametrize("secret", ["pen", None, "", ScramSecret.make("pencil")])
-def test_cram_md5_refusals(secret: Any) -> None:
-    def ask(challenge: bytes) -> bytes:
-        return b"user " + hmac.new(b"pencil" if secret else b"", challenge, "md5").hexdigest().encode()
-
-    with pytest.raises(Reject) as refusal:
-        cram_md5(None, ask, Verifier(secret))  # type: ignore[arg-type]
-    assert refusal.value.reply.code == 535
+        assert check_password(ScramSecret.make(secret), password) is right

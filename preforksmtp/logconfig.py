@@ -1,0 +1,137 @@
+"""The error log as the user's own logging configuration has it, in place of log.ErrorLog.
+
+The file is read once, in the master: what a worker applies later is what was tested, whatever became of the file. It
+is applied to the logging of the whole process, for that is what logging.config does. Whatever is wrong with it is a
+LogError with one line. The error log's own file stays open beside it: stacks of a worker that hangs are written there.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import copy
+import json
+import logging
+import logging.config
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .log import LOGGER, ErrorLog, LogError, LogFile, give_file_to
+
+
+def read_log_config(path: str) -> Callable[[], None]:
+    """A file -> the function that applies it. JSON is for dictConfig, all else for fileConfig. LogError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if path.endswith(".json"):
+            data = json.loads(text)
+            if not isinstance(data, dict):
+                raise ValueError("must hold one JSON object")
+            settings: dict[str, Any] = {"version": 1, "disable_existing_loggers": False, **data}
+            # A copy, for dictConfig may change what it is given.
+            return lambda: logging.config.dictConfig(copy.deepcopy(settings))
+        parser = configparser.ConfigParser()
+        parser.read_string(text, path)
+    except OSError as error:
+        raise LogError(f"log_config: cannot read {path}: {error.strerror}") from None
+    except (ValueError, configparser.Error) as error:
+        raise LogError(_explain(path, error)) from None
+    return lambda: logging.config.fileConfig(parser, disable_existing_loggers=False)
+
+
+def _explain(path: str, error: BaseException) -> str:
+    """One line: what logging.config says, and why where it knows."""
+    line = f"log_config: {path}: {type(error).__name__}: {error}"
+    if error.__cause__ is not None:
+        line += f" ({error.__cause__})"
+    return " ".join(line.split())
+
+
+class ConfiguredLog:
+    """Stands where an ErrorLog does. `file` is for stack dumps only."""
+
+    def __init__(self, file: LogFile, path: str, severity: str) -> None:
+        self.file = file
+        self._path = os.path.abspath(path)
+        self._apply = read_log_config(path)
+        self._severity = severity
+        self._handlers: list[logging.Handler] = []
+        self._owner: tuple[int, int] | None = None
+        self._closed = False
+
+    def install(self) -> None:
+        """Apply the configuration to this process. LogError; logging is as good as gone then, see Logs.install()."""
+        logger = logging.getLogger(LOGGER)
+        for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
+            logger.removeHandler(old)
+        logger.propagate = True
+        logger.setLevel(self._severity.upper())  # unless the configuration has another
+        try:
+            self._apply()
+        except Exception as error:  # it runs classes of the user's choice
+            raise LogError(_explain(self._path, error)) from None
+        self._handlers = [*logger.handlers, *logging.getLogger().handlers]
+        self._give()
+
+    def reopen(self) -> None:
+        """Open the files afresh (USR1): those of our logger and of all others."""
+        logger = logging.getLogger(LOGGER)
+        try:
+            self.file.reopen()
+        except (LogError, OSError) as error:
+            logger.error("%s; the old file stays in use", error)
+        for handler in _file_handlers(_all_handlers()):
+            try:
+                _reopen(handler)
+            except OSError as error:
+                logger.error("log_config: cannot open %s: %s; the old file stays in use", handler.baseFilename, error)
+        self._give()
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """See LogFile."""
+        self._owner = (uid, gid)
+        self.file.give_to(uid, gid)
+
+    def _give(self) -> None:
+        if self._owner is None:
+            return
+        for handler in _file_handlers(self._handlers):
+            stream = handler.stream
+            if stream is not None:
+                give_file_to(stream.fileno(), handler.baseFilename, self._owner)
+
+    def close(self) -> None:
+        """Take our handlers off their loggers. One that came after us has done so already."""
+        if self._closed:
+            return
+        self._closed = True
+        for handler in self._handlers:
+            for logger in (logging.getLogger(LOGGER), logging.getLogger()):
+                logger.removeHandler(handler)
+            with contextlib.suppress(Exception):  # a class of the user's choice
+                handler.close()
+        self.file.close()
+
+
+def _all_handlers() -> list[logging.Handler]:
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    found = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
+    return list(dict.fromkeys(found))
+
+
+def _file_handlers(handlers: Iterable[logging.Handler]) -> list[logging.FileHandler]:
+    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+def _reopen(handler: logging.FileHandler) -> None:
+    """Open the new file before the old one is closed."""
+    handler.acquire()
+    try:
+        old = handler.stream
+        if old is not None:  # not opened yet (delay)
+            handler.stream = handler._open()
+            old.close()
+    finally:
+        handler.release()
