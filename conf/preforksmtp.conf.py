@@ -300,6 +300,28 @@
 # Least severe messages that reach the error log.
 # log_level = "info"
 
+# File of Python's logging.config: JSON for dictConfig if it ends in .json, else for fileConfig.
+# What it makes of the logger preforksmtp is the error log; error_logfile has stacks of hanging
+# workers only. Default: off.
+# log_config = None
+
+# Send the lines of the error log and of the access log to syslog as well.
+# log_syslog = False
+
+# Where syslog is: unix:///path, udp://host:port or tcp://host:port. Default: unix:///dev/log;
+# udp://127.0.0.1:514 where there is none.
+# log_syslog_to = None
+
+# The program's name in syslog. Default: as name.
+# log_syslog_prefix = None
+
+# Facility in syslog.
+# log_syslog_facility = "mail"
+
+# File of the transcript: all that clients and server say, without passwords, tokens and the
+# content of messages; '-' is standard output. Default: off.
+# transcript = None
+
 
 # --- Hooks: functions that the server calls; see README.md
 

@@ -69,10 +69,11 @@ def check(config: "Config") -> list[str]:
     Call it after config.apply(), for relative names start from `chdir`.
     """
     errors = _check_certificates(config) + _check_identity(config)
-    for name in ("error_logfile", "access_logfile"):
+    for name in ("error_logfile", "access_logfile", "transcript"):
         file = getattr(config, name)
         if file not in (None, "-"):
             errors += _check_logfile(name, file)
+    errors += _check_syslog(config) + _check_log_config(config)
     folders = {view.spool_dir for view in map(config.for_bind, config.binds()) if view.spool_dir}
     errors += [line for folder in sorted(folders) for line in _check_writable("spool_dir", folder)]
     errors += [
@@ -141,9 +142,8 @@ def _check_twice(config: "Config", binds: "list[Bind]") -> list[str]:
 def _check_daemon(config: "Config") -> list[str]:
     if not config.daemon:
         return []
-    on_terminal = [name for name in ("error_logfile", "access_logfile") if getattr(config, name) == "-"]
-    if getattr(config, "log_syslog", False):
-        on_terminal = []
+    files = ("transcript",) if config.log_syslog else ("error_logfile", "access_logfile", "transcript")
+    on_terminal = [name for name in files if getattr(config, name) == "-"]
     return [f"{name}: must be a file, for a daemon has no terminal ({config.origin('daemon')})" for name in on_terminal]
 
 
@@ -214,6 +214,35 @@ def _check_logfile(name: str, file: str) -> list[str]:
     if not os.path.exists(file):
         return _check_writable(name, os.path.dirname(file) or ".")
     return [] if os.access(file, os.W_OK) else [f"{name}: {file} is not writable"]
+
+
+def _check_syslog(config: "Config") -> list[str]:
+    from preforksmtp.log import LogError
+    from preforksmtp.syslog import open_syslog
+
+    try:
+        syslog = open_syslog(config)
+    except LogError as error:
+        return [str(error)]
+    if syslog is not None:
+        syslog.close()
+    return []
+
+
+def _check_log_config(config: "Config") -> list[str]:
+    """Applied to the logging of this process, for nothing less shows whether it can be."""
+    from preforksmtp.log import LogError
+    from preforksmtp.logconfig import explain, read_log_config
+
+    if config.log_config is None:
+        return []
+    try:
+        read_log_config(config.log_config)()
+    except LogError as error:
+        return [str(error)]
+    except Exception as error:  # it runs classes of the user's choice
+        return [explain(config.log_config, error)]
+    return []
 
 
 def _check_writable(name: str, folder: str) -> list[str]:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import access, config, log
-from .access import AccessLog
+from . import config, log
 from .app import AppError, load_app, start_handler
 from .check import ConfigError, warnings
 from .imports import forgetting_imports
 from .limits import make_limiter
+from .logs import Logs
 from .net.certificates import CertificateWatch
 from .net.listener import Listener
 from .net.revision import Revision
@@ -71,33 +71,6 @@ class Surroundings:
             raise ConfigError([f"cannot change to {self.folder}, where the server began: {error.strerror}"]) from None
 
 
-class Logs:
-    """The error log and the access log."""
-
-    def __init__(self, settings: config.Config) -> None:
-        identity = privileges.find(settings.user, settings.group)
-        self.error = log.make_error_log(settings)
-        try:
-            self.access: AccessLog = access.open_access_log(settings)
-            if identity is not None:
-                self.error.file.give_to(identity.uid, identity.gid)
-                self.access.give_to(identity.uid, identity.gid)
-        except BaseException:
-            self.error.close()
-            raise
-
-    def install(self) -> None:
-        self.error.install()
-
-    def reopen(self) -> None:
-        self.error.reopen()
-        self.access.reopen()
-
-    def close(self) -> None:
-        self.error.close()
-        self.access.close()
-
-
 class Composition:
     """One configuration at work. `surroundings`: the process as it wants it, for every worker. `load`: how a worker
     comes by APP."""
@@ -145,7 +118,10 @@ class Composition:
         """Worker, after the fork: load APP and make the service of its session threads."""
         with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
             self.surroundings.restore()
-        self.logs.install()
+        try:
+            self.logs.install()
+        except log.LogError as error:
+            raise BootFailed(BOOT_FAILED, str(error)) from None
         set_title(self.settings.name, "worker")
         self._drop_privileges()
         worker.on_reopen.append(self.logs.reopen)
@@ -176,7 +152,7 @@ class Composition:
                     "password, token and certificate, or auth_mechanisms leaves none of their mechanisms",
                     bind,
                 )
-        return Service(terms, self.log, self.logs.access, worker.slot).serve
+        return Service(terms, self.log, self.logs.access, worker.slot, self.logs.transcript).serve
 
 
 def make_contexts(settings: config.Config) -> dict[str, ssl.SSLContext | None]:

@@ -152,6 +152,10 @@ class ErrorLog(logging.Handler):
         if self._syslog is not None:
             self._syslog.record(record.levelname, self._syslog_lines(record))
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """See LogFile."""
+        self.file.give_to(uid, gid)
+
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure is logged to the old file, which stays in use."""
         try:
@@ -170,7 +174,7 @@ class ErrorLog(logging.Handler):
             logger.removeHandler(old)
         logger.addHandler(self)
         logger.setLevel(self._severity.upper())
-        logger.propagate = False
+        logger.propagate = logger.disabled = False
 
     def close(self) -> None:
         """Close the file; if the log is installed, give the logger back as it was found."""

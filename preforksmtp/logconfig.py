@@ -13,11 +13,10 @@ import copy
 import json
 import logging
 import logging.config
-import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from .log import LOGGER, ErrorLog, LogError, LogFile, give_file_to
+from .log import LOGGER, ErrorLog, ErrorLogSettings, LogError, LogFile, give_file_to
 
 
 def read_log_config(path: str) -> Callable[[], None]:
@@ -37,11 +36,11 @@ def read_log_config(path: str) -> Callable[[], None]:
     except OSError as error:
         raise LogError(f"log_config: cannot read {path}: {error.strerror}") from None
     except (ValueError, configparser.Error) as error:
-        raise LogError(_explain(path, error)) from None
+        raise LogError(explain(path, error)) from None
     return lambda: logging.config.fileConfig(parser, disable_existing_loggers=False)
 
 
-def _explain(path: str, error: BaseException) -> str:
+def explain(path: str, error: BaseException) -> str:
     """One line: what logging.config says, and why where it knows."""
     line = f"log_config: {path}: {type(error).__name__}: {error}"
     if error.__cause__ is not None:
@@ -49,29 +48,45 @@ def _explain(path: str, error: BaseException) -> str:
     return " ".join(line.split())
 
 
+class LogConfigSettings(ErrorLogSettings, Protocol):
+    """The settings that make_configured_log() reads."""
+
+    log_config: str
+
+
+def make_configured_log(config: LogConfigSettings) -> ConfiguredLog:
+    """The error log of log_config, read but not installed. LogError."""
+    apply = read_log_config(config.log_config)
+    return ConfiguredLog(LogFile("error_logfile", config.error_logfile), config, apply)
+
+
 class ConfiguredLog:
     """Stands where an ErrorLog does. `file` is for stack dumps only."""
 
-    def __init__(self, file: LogFile, path: str, severity: str) -> None:
+    def __init__(self, file: LogFile, config: LogConfigSettings, apply: Callable[[], None]) -> None:
         self.file = file
-        self._path = os.path.abspath(path)
-        self._apply = read_log_config(path)
-        self._severity = severity
+        self._config = config
+        self._apply = apply
         self._handlers: list[logging.Handler] = []
         self._owner: tuple[int, int] | None = None
         self._closed = False
 
     def install(self) -> None:
-        """Apply the configuration to this process. LogError; logging is as good as gone then, see Logs.install()."""
+        """Apply the configuration to this process. LogError: a plain error log is installed in its place."""
         logger = logging.getLogger(LOGGER)
         for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
             logger.removeHandler(old)
-        logger.propagate = True
-        logger.setLevel(self._severity.upper())  # unless the configuration has another
+        logger.propagate, logger.disabled = True, False
+        logger.setLevel(self._config.log_level.upper())  # unless the configuration has another
         try:
             self._apply()
         except Exception as error:  # it runs classes of the user's choice
-            raise LogError(_explain(self._path, error)) from None
+            # What was there is closed already. With a descriptor of its own: ours is for the stacks.
+            file = LogFile("error_logfile", self._config.error_logfile)
+            fallback = ErrorLog(file, self._config.log_format, self._config.log_level)
+            fallback.install()
+            self._handlers = [fallback]
+            raise LogError(explain(self._config.log_config, error)) from None
         self._handlers = [*logger.handlers, *logging.getLogger().handlers]
         self._give()
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 
 from . import config
 from .check import ConfigError, check
-from .composition import Composition, Logs, Surroundings, make_contexts
+from .composition import Composition, Surroundings, make_contexts
+from .log import LogError
+from .logs import Logs
 from .net import handover
 from .net.certificates import INTERVAL
 from .net.revision import revise_listeners
@@ -112,7 +114,10 @@ class Reloader:
     def _commit(self, old: Composition, new: Composition) -> None:
         """Master: the first new worker serves."""
         self.current = new
-        new.logs.install()
+        try:
+            new.logs.install()
+        except LogError as error:  # though it could be applied in the rehearsal and in the first worker
+            new.log.error("%s; a plain error log stands in for it", error)
         old.logs.close()
         handover.share(old.listeners, self._master.shares_listeners())
         new.revision.commit()

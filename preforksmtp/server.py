@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from . import config, log
 from .app import AppError
 from .check import ConfigError
-from .composition import BAD_APP, Composition, Logs
+from .composition import BAD_APP, Composition
 from .development import Development
+from .logs import Logs
 from .net.activation import VARIABLES
 from .net.handover import hand_over, share, take_over
 from .net.listener import ListenError, open_listeners

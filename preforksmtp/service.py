@@ -33,6 +33,7 @@ from .smtp.reply import Reply
 from .smtp.rules import Rules
 from .smtp.session import Endpoint, Session
 from .smtp.transaction import Transaction
+from .transcript import TranscribedWire, Transcript
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -111,11 +112,19 @@ def make_terms(
 class Service:
     """What a worker's session threads call. One a worker."""
 
-    def __init__(self, terms: Sequence[Terms], log: logging.Logger, access: AccessLog, worker: int) -> None:
+    def __init__(
+        self,
+        terms: Sequence[Terms],
+        log: logging.Logger,
+        access: AccessLog,
+        worker: int,
+        transcript: Transcript | None = None,
+    ) -> None:
         self._terms = terms
         self._log = log
         self._access = access
         self._worker = worker
+        self._transcript = transcript
         # Names of sessions: unique over workers and restarts, and short enough for a log line.
         self._prefix = _base36(int(time.time() * 1000) % 36**6) + _base36(os.getpid())
         self._numbers = itertools.count(1)
@@ -125,7 +134,7 @@ class Service:
         """Serve one connection to its end, and close it."""
         terms = self._terms[index]
         rules = terms.rules
-        wire = Wire(
+        plain = Wire(
             sock,
             seat.drain,
             min(rules.command_timeout, rules.data_timeout),
@@ -136,11 +145,12 @@ class Service:
         session = Session(
             f"{self._prefix}{next(self._numbers):x}",
             _endpoint(peer),
-            (lambda: local) if local is not None else (lambda: _endpoint(wire.local_address())),
+            (lambda: local) if local is not None else (lambda: _endpoint(plain.local_address())),
             terms.bind,
             rules.hostname,
             rules.lmtp,
         )
+        wire = plain if self._transcript is None else TranscribedWire(plain, self._transcript, session)
         seat.session = session.id
         seat.interrupt = wire.interrupt
         journal = SessionJournal(self._log, self._access, seat, self._worker)
@@ -155,15 +165,13 @@ class Service:
                 if visit.refusal is not None:
                     linger = False  # the client has yet to speak
                     if not terms.implicit_tls:  # a handshake is work that the limit is there to save
-                        wire.write(visit.refusal.wire)
-                        wire.flush()
+                        _say(wire, visit.refusal)
                     return
             if terms.implicit_tls:
                 session.tls = wire.start_tls(rules.command_timeout)
                 journal.tls_started(session)
             if seat.drain.requested:  # the whole server stops, and the connection was still in the kernel's queue
-                wire.write(reply.SHUTTING_DOWN.wire)
-                wire.flush()
+                _say(wire, reply.SHUTTING_DOWN)
             else:
                 dialogue = Dialogue(wire, session, rules, journal)
                 dialogue.limits = visit
@@ -269,6 +277,11 @@ class SessionJournal:
 
     def ended(self, session: Session, why: str) -> None:
         self._log.info("session %s: %s: %s", session.id, session.peer, why)
+
+
+def _say(wire: Wire | TranscribedWire, answer: Reply) -> None:
+    wire.write(answer.wire)
+    wire.flush()
 
 
 def _proxied(session: Session, sock: socket.socket) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from preforksmtp.syslog import FACILITIES, local_syslog, syslog_target
 from preforksmtp.values import (
     MIB,
     ValueType,
@@ -296,6 +297,22 @@ SETTINGS = (
             "Lines of text, or one JSON object a line, for both logs."),
     Setting("log_level", (), choice("debug", "info", "warning", "error", "critical"), "info", LOGS,
             "Least severe messages that reach the error log."),
+    Setting("log_config", (), path(), None, LOGS,
+            "File of Python's logging.config: JSON for dictConfig if it ends in .json, else for fileConfig. What it "
+            "makes of the logger preforksmtp is the error log; error_logfile has stacks of hanging workers only.",
+            shown="off"),
+    Setting("log_syslog", (), boolean(), False, LOGS,
+            "Send the lines of the error log and of the access log to syslog as well."),
+    Setting("log_syslog_to", (), syslog_target(), local_syslog, LOGS,
+            "Where syslog is: unix:///path, udp://host:port or tcp://host:port.",
+            shown="unix:///dev/log; udp://127.0.0.1:514 where there is none"),
+    Setting("log_syslog_prefix", (), string(), None, LOGS,
+            "The program's name in syslog.", shown="as name"),
+    Setting("log_syslog_facility", (), choice(*FACILITIES), "mail", LOGS,
+            "Facility in syslog."),
+    Setting("transcript", (), path(), None, LOGS,
+            "File of the transcript: all that clients and server say, without passwords, tokens and the content of "
+            "messages; '-' is standard output.", shown="off"),
 )  # fmt: skip
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -15,7 +15,8 @@ import re
 import socket
 import threading
 import time
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from .log import LogError
@@ -33,6 +34,8 @@ LONGEST = 8192  # octets of a message; what is longer is cut, for no server take
 CONNECT_TIMEOUT = 0.5  # of a TCP connection, in a session
 START_TIMEOUT = 5.0  # and at the start
 RETRY_INTERVAL = 5.0  # seconds from a connection that failed to the next attempt
+
+_Address = tuple[int, int, int, str, Any]  # as getaddrinfo() gives it
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # in every locale
 _NOT_IN_A_TAG = re.compile(r"[^!-~]|[:\[\]]")
@@ -103,7 +106,8 @@ class Syslog:
         self._host = "" if self._scheme == "unix" else socket.gethostname().partition(".")[0] + " "
         self._lock = threading.Lock()
         self._retry_at = 0.0
-        self._sock: socket.socket | None = self._open(START_TIMEOUT)
+        self._found: list[_Address] = []
+        self._sock: socket.socket | None = self._open(START_TIMEOUT, look_up=True)
         self._pid = os.getpid()
 
     def record(self, level: str, text: str) -> None:
@@ -117,7 +121,7 @@ class Syslog:
 
     def reopen(self) -> None:
         """Connect afresh (USR1). LogError: the old connection stays."""
-        new = self._open(CONNECT_TIMEOUT)
+        new = self._open(CONNECT_TIMEOUT, look_up=True)
         with self._lock:
             self._drop()
             self._sock, self._pid = new, os.getpid()
@@ -170,12 +174,15 @@ class Syslog:
                 self._retry_at = time.monotonic() + RETRY_INTERVAL
         return self._sock
 
-    def _open(self, timeout: float) -> socket.socket:
+    def _open(self, timeout: float, look_up: bool = False) -> socket.socket:
+        """`look_up`: the host's addresses too, which no session does: DNS knows no timeout."""
         try:
             if isinstance(self._address, str):
                 return _connect_unix(self._address)
-            kind = socket.SOCK_DGRAM if self._scheme == "udp" else socket.SOCK_STREAM
-            return _connect(*self._address, kind, timeout)
+            if look_up:
+                kind = socket.SOCK_DGRAM if self._scheme == "udp" else socket.SOCK_STREAM
+                self._found = socket.getaddrinfo(*self._address, type=kind)  # type: ignore[assignment]
+            return _connect(self._found, timeout)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise LogError(f"log_syslog_to: cannot reach {self._target}: {reason}") from None
@@ -191,11 +198,11 @@ def _connect_unix(path: str) -> socket.socket:
         return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path, CONNECT_TIMEOUT)
 
 
-def _connect(host: str, port: int, kind: socket.SocketKind, timeout: float) -> socket.socket:
-    """The first of the host's addresses that answers, within `timeout` seconds for all of them."""
+def _connect(addresses: Sequence[_Address], timeout: float) -> socket.socket:
+    """The first of them that answers, within `timeout` seconds for all of them."""
     deadline = time.monotonic() + timeout
     fault: OSError = TimeoutError("timed out")
-    for family, _, protocol, _, address in socket.getaddrinfo(host, port, type=kind):
+    for family, kind, protocol, _, address in addresses:
         left = deadline - time.monotonic()
         if left <= 0:
             break

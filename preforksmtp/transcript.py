@@ -3,7 +3,8 @@
 A TranscribedWire stands between a Dialogue and its Wire and is made only where the setting is on. What a client says is
 shown if its verb is one of SMTP's. All of AUTH but the mechanism's name is masked, with the challenges and responses
 that follow; of what is no command one word is shown, once, and none after AUTH: a client that pipelines sends its
-password before it knows that AUTH is refused. Messages are counted, not shown. Nothing here raises but what the wire does.
+password before it knows that AUTH is refused. Messages are counted, not shown. Nothing here raises but what the wire
+does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 from .log import LOGGER, LogError, LogFile, escape, format_time
 from .net.wire import TLS, Wire

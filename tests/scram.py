@@ -12,6 +12,7 @@ class ScramClient:
     """Called with each challenge of the server, it returns the response.
 
     gs2, binding  its flag and the channel's data behind it
+    nonce         what a test makes of the nonce it was given, before it signs
     change        what a test does to the final message
     said          the challenges; `signature` is what the server has to prove itself with
     """
@@ -24,6 +25,7 @@ class ScramClient:
         self.bare = f"n={name},r=clientnonce"
         self.said: list[bytes] = []
         self.signature = b""
+        self.nonce: Callable[[str], str] = lambda nonce: nonce
         self.change: Callable[[str], str] = lambda final: final
 
     @property
@@ -39,7 +41,7 @@ class ScramClient:
         salted = hashlib.pbkdf2_hmac(self.algorithm, self.password.encode(), salt, iterations)
         key = hmac.digest(salted, b"Client Key", self.algorithm)
         binding = base64.b64encode(self.gs2.encode() + self.binding).decode()
-        without = f"c={binding},r={server['r']}"
+        without = f"c={binding},r={self.nonce(server['r'])}"
         message = f"{self.bare},{challenge.decode()},{without}".encode()
         signature = hmac.digest(hashlib.new(self.algorithm, key).digest(), message, self.algorithm)
         proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode()

@@ -78,6 +78,21 @@ def test_settings_that_go_together(argv):
     assert load(argv, {}).action == "run"
 
 
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ("SCRAM-SHA256", "auth_mechanisms: SCRAM-SHA256 is unknown; did you mean SCRAM-SHA-256? (command line)"),
+        ("plain,gssapi", "auth_mechanisms: GSSAPI is unknown; there are EXTERNAL, "),
+    ],
+)
+def test_mechanisms_that_are_not_there(names, line):
+    assert any(found.startswith(line) for found in errors(["--auth-mechanisms", names])), errors(
+        ["--auth-mechanisms", names]
+    )
+    (found,) = errors(["-b", f":25?auth_mechanisms={names}"])
+    assert found.startswith("bind ':25?")
+
+
 def test_warnings(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (line,) = warnings(load([], {}))
@@ -155,4 +170,44 @@ def test_check_not_writable(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != "log")  # root may write anywhere
     assert check(load(["--log-file", "log/error.log"], {})) == [
         "error_logfile: the folder log is not writable"
+    ]
+
+
+# --- logs
+
+
+def test_a_daemon_may_have_its_logs_in_syslog_but_no_transcript_on_a_terminal():
+    load(["-D", "--log-syslog", "--access-logfile", "-"], {})
+    assert errors(["-D", "--log-syslog", "--transcript", "-"]) == [
+        "transcript: must be a file, for a daemon has no terminal (command line)"
+    ]
+
+
+def test_targets_of_syslog():
+    assert errors([], {"PREFORKSMTP_LOG_SYSLOG_TO": "udp:514"}) == [
+        "log_syslog_to: must be unix:///dev/log, udp://host:port or tcp://host:port, not 'udp:514' "
+        "(environment PREFORKSMTP_LOG_SYSLOG_TO)"
+    ]
+    assert check(load(["--log-syslog", "--log-syslog-to", "unix:///no/log"], {})) == [
+        "log_syslog_to: cannot reach unix:///no/log: No such file or directory"
+    ]
+    assert check(load(["--log-syslog-to", "unix:///no/log"], {})) == [], "not asked for"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("log.json", "[", "log_config: log.json: JSONDecodeError: Expecting value: line 1 column 2 (char 1)"),
+        ("log.json", '{"version": 2}', "log_config: log.json: ValueError: Unsupported version: 2"),
+    ],
+)
+def test_log_config(tmp_path, name, text, line):
+    (tmp_path / name).write_text(text)
+    assert check(load(["--log-config", name], {})) == [line]
+
+
+def test_files_of_logs():
+    assert check(load(["--log-config", "none.ini", "--transcript", "no/where"], {})) == [
+        "transcript: the folder no does not exist",
+        "log_config: cannot read none.ini: No such file or directory",
     ]

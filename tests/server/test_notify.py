@@ -1,8 +1,7 @@
-"""What a service manager hears of the running server: sd_notify over a socket of ours."""
+"""What a service manager hears of a server with sessions, and of one that hangs: sd_notify over a socket of ours."""
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -90,24 +89,6 @@ def test_start_and_stop(notified: Callable[..., Server], manager: Manager, tmp_p
     assert server.wait() == 0
 
 
-def test_reload(notified: Callable[..., Server], manager: Manager, tmp_path: Path) -> None:
-    config = tmp_path / "preforksmtp.conf.py"
-    config.write_text("workers = 1\n")
-    server = notified(APP).ready()
-    manager.wait_for("^READY=1$")
-    before = time.monotonic_ns() // 1000
-    server.send(signal.SIGHUP)
-    found = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", manager.wait_for("RELOADING"))
-    assert found is not None
-    assert before <= int(found[1]) <= time.monotonic_ns() // 1000
-    manager.wait_for("^READY=1$")
-    config.write_text("workers = 0\n")
-    server.send(signal.SIGHUP)
-    manager.wait_for("RELOADING")
-    manager.wait_for("^READY=1$")
-    assert "workers" in manager.wait_for("^STATUS=1/1 workers, 0 sessions; the last reload failed: ")
-
-
 def test_workers_do_not_see_it(notified: Callable[..., Server], manager: Manager, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import os\n"
@@ -138,36 +119,3 @@ def test_watchdog(notified: Callable[..., Server], manager: Manager) -> None:
     server.send(signal.SIGCONT)
     manager.socket.settimeout(PATIENCE)
     manager.wait_for("^WATCHDOG=1$")
-
-
-def test_watchdog_of_another_process(notified: Callable[..., Server], manager: Manager) -> None:
-    server = notified(APP, WATCHDOG_USEC="1000", WATCHDOG_PID="1").ready()
-    with Talk(server.port()):
-        manager.wait_for("1 sessions")
-    manager.wait_for("0 sessions")
-    assert "WATCHDOG=1" not in manager.heard
-
-
-def test_upgrade(notified: Callable[..., Server], manager: Manager, tmp_path: Path) -> None:
-    """systemd must know the new main process before the old one is gone, and hear no STOPPING."""
-    server = notified(APP, "--pid", "pid", WATCHDOG_USEC="2000000", WATCHDOG_PID="").ready()
-    manager.wait_for("^READY=1$")
-    server.send(signal.SIGUSR2)
-    new = int(server.wait_for(r"upgrading, the new master is (\d+)")[1])
-    assert f"MAINPID={new}" in manager.wait_for("^MAINPID=").splitlines()
-    wait_until(lambda: server.process.poll() is not None, "the old master gone")
-    try:
-        manager.wait_for("^STATUS=1/1 workers")
-        manager.wait_for("^WATCHDOG=1$")
-        assert "STOPPING=1" not in manager.heard
-    finally:
-        os.kill(new, signal.SIGTERM)
-    manager.wait_for("^STOPPING=1$")
-    wait_until(lambda: stat(new) is None or stat(new)[0] == "Z", "the new master gone")  # type: ignore[index]
-
-
-def test_nobody_listens(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    assert serve("-b", "127.0.0.1:0", APP).ready().stop() == 0
-
-

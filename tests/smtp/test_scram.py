@@ -204,6 +204,19 @@ def test_iterations_that_are_none(value: Any) -> None:
         read_iterations(value)
 
 
+@pytest.mark.parametrize("secret", [None, "", "\u00ad", "\ufffd", ScramSecret.make("pencil", "sha1")])
+def test_no_password_is_none(secret: Any) -> None:
+    """Where there is no secret, the empty password is not it."""
+    assert outcome(Client(password=""), Verifier(secret)) == (535, 1)
+
+
+@pytest.mark.parametrize("nonce", ["clientnonce", "other", "clientnonceAAAA"])
+def test_the_nonce_must_be_ours_though_the_proof_is_right(nonce: str) -> None:
+    client = Client()
+    client.nonce = lambda ours: nonce
+    assert outcome(client) == (535, 1)
+
+
 # --- who asks to act for whom
 
 

@@ -1,0 +1,69 @@
+"""All logs of one configuration, opened and closed together: error log, access log, transcript, syslog.
+
+Made in the master, at the start and at each reload beside those in force; installed there and in each worker. What
+cannot be opened is a LogError with one line, and leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from . import log
+from .access import AccessLog, open_access_log
+from .log import LogError
+from .logconfig import ConfiguredLog, make_configured_log
+from .prefork import privileges
+from .syslog import open_syslog
+from .transcript import open_transcript
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+class Logs:
+    def __init__(self, settings: Config) -> None:
+        identity = privileges.find(settings.user, settings.group)
+        with contextlib.ExitStack() as stack:
+            self.syslog = open_syslog(settings)
+            if self.syslog is not None:
+                stack.callback(self.syslog.close)
+            self.error: log.ErrorLog | ConfiguredLog
+            if settings.log_config is None:
+                self.error = log.make_error_log(settings, self.syslog)
+            else:
+                self.error = make_configured_log(settings)
+            stack.callback(self.error.close)
+            self.access: AccessLog = open_access_log(settings, self.syslog)
+            stack.callback(self.access.close)
+            self.transcript = open_transcript(settings)
+            stack.pop_all()
+        if identity is not None:
+            self.error.give_to(identity.uid, identity.gid)
+            self.access.give_to(identity.uid, identity.gid)
+            if self.transcript is not None:
+                self.transcript.give_to(identity.uid, identity.gid)
+
+    def install(self) -> None:
+        """Log here from now on. LogError: log_config cannot be applied, so the error log is what it is without."""
+        self.error.install()
+
+    def reopen(self) -> None:
+        self.error.reopen()
+        self.access.reopen()
+        if self.transcript is not None:
+            self.transcript.reopen()
+        if self.syslog is not None:
+            try:
+                self.syslog.reopen()
+            except LogError as error:
+                logging.getLogger(log.LOGGER).error("%s; the old connection stays in use", error)
+
+    def close(self) -> None:
+        self.error.close()
+        self.access.close()
+        if self.transcript is not None:
+            self.transcript.close()
+        if self.syslog is not None:
+            self.syslog.close()
