@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +22,27 @@ from preforksmtp.networks import Networks
 from preforksmtp.service import make_terms
 from preforksmtp.smtp.dialogue import Dialogue
 from preforksmtp.smtp.session import Endpoint, Session
+from tests.certificates import Certificate
 from tests.dialogs import apps
-from tests.fakes import FakeWire, RecordingJournal
+from tests.fakes import FakeTLS, FakeWire, RecordingJournal
 from tests.processes import PATIENCE, ROOT, Program
+from tests.server.conftest import certificate as certificate  # the fixture
 
 FOLDER = Path(__file__).parent / "dialogs"
 SCRIPTS = sorted(FOLDER.glob("*.smtp"))
 LOOPBACK = Networks(["127.0.0.1"])
+HANDSHAKE = None  # in place of the octets that the client sends
 
 
 @dataclass
 class Script:
-    """One .smtp file: turns of (what the client sends, what the server must say)."""
+    """One .smtp file: turns of (what the client sends, or HANDSHAKE; what the server must say)."""
 
     settings: tuple[str, ...] = ()
     scheme: str = "smtp"
     app: str = "collect"
-    turns: list[tuple[bytes, list[str]]] = field(default_factory=lambda: [(b"", [])])
+    tls: bool = False
+    turns: list[tuple[bytes | None, list[str]]] = field(default_factory=lambda: [(b"", [])])
     messages: list[str] = field(default_factory=list)
 
 
@@ -50,11 +56,17 @@ def read_script(path: Path) -> Script:
             script.scheme = line.partition(":")[2].strip()
         elif line.startswith("# app:"):
             script.app = line.partition(":")[2].strip()
+        elif line == "# tls":
+            script.tls = True
+        elif line == "TLS":
+            script.turns.append((HANDSHAKE, []))
         elif kind in ("C:", "C>"):
             sent = text.encode() + b"\r\n" if kind == "C:" else text.encode().decode("unicode_escape").encode("latin-1")
-            if script.turns[-1][1]:
-                script.turns.append((b"", []))
-            script.turns[-1] = (script.turns[-1][0] + sent, [])
+            before, heard = script.turns[-1]
+            if before is HANDSHAKE or heard:
+                script.turns.append((sent, []))
+            else:
+                script.turns[-1] = (before + sent, [])
         elif kind == "S:":
             script.turns[-1][1].append(text)
         elif kind == "M:":
@@ -117,16 +129,21 @@ class Listener:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("pieces", ["whole", "bytes"])
-def test_fake(path: Path, pieces: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fake(path: Path, pieces: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     script = read_script(path)
     monkeypatch.setattr(apps, "got", [])
-    settings = config.load([*script.settings, "--hostname", "mx.example.com"], environ={}, folder="/")
+    arguments = [*script.settings, *(certificate.options if script.tls else ()), "--hostname", "mx.example.com"]
+    settings = config.load(arguments, environ={}, folder="/")
     bind = parse_bind(f"{script.scheme}://127.0.0.1:0")
     hooks = load_app(f"tests.dialogs.apps:{script.app}")
-    terms = make_terms(settings.for_bind(bind), bind, ("127.0.0.1", 25), None, hooks)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if script.tls else None
+    terms = make_terms(settings.for_bind(bind), bind, ("127.0.0.1", 25), context, hooks)
     wire = ScriptedWire(script, path.name, pieces == "bytes")
     local = Endpoint("127.0.0.1", 25)
     session = Session("s1", Endpoint("127.0.0.1", 4000), lambda: local, "", "mx.example.com", bind.lmtp)
+    if bind.implicit_tls:
+        assert wire.turns.pop(0) == (b"", []) and wire.turns[0][0] is HANDSHAKE, "a script of this bind begins with TLS"
+        session.tls = wire.start_tls(1.0)
     dialogue = Dialogue(wire, session, terms.rules, RecordingJournal())
     dialogue.xclient, dialogue.xforward = "127.0.0.1" in terms.xclient, "127.0.0.1" in terms.xforward
     try:
@@ -152,14 +169,24 @@ class ScriptedWire(FakeWire):
             if not self.turns:
                 raise EOFError
             octets = self.turns[0][0]
+            assert octets is not HANDSHAKE, f"{self._name}: the server reads on in place of the handshake"
             self._asked = True
             self._script = [octets[i : i + self._piece] for i in range(0, len(octets), self._piece)]
         super()._receive()
 
+    def start_tls(self, timeout: float) -> Any:
+        self._judge()
+        assert self.turns and self.turns[0][0] is HANDSHAKE, f"{self._name}: the server begins TLS unasked"
+        if self.turns[0][1]:
+            self.turns[0] = (b"", self.turns[0][1])  # the greeting of a bind that is TLS from the start
+        else:
+            self.turns.pop(0)
+        return super().start_tls(timeout)
+
     def _judge(self) -> None:
         """The server waits: so all that it has to say to this turn is said."""
         self.flush()
-        if self.turns and (self._asked or not self.turns[0][0]):
+        if self.turns and (self._asked or self.turns[0][0] == b""):
             _, expected = self.turns.pop(0)
             compare([line for line in expected if line != "EOF"], self._news(), self._name)
             assert "EOF" not in expected, f"{self._name}: the server waits, but should have closed"
@@ -179,15 +206,16 @@ class ScriptedWire(FakeWire):
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Callable[[Script], tuple[Program, int]]]:
+def servers(certificate: Certificate) -> Iterator[Callable[[Script], tuple[Program, int]]]:
     """One server for each kind of settings; all stopped at the end, nothing left."""
     running: dict[Any, Program] = {}
 
     def server(script: Script) -> tuple[Program, int]:
-        key = (script.settings, script.scheme, script.app)
+        key = (script.settings, script.scheme, script.app, script.tls)
         if key not in running:
             command = [sys.executable, "-m", "preforksmtp", "-b", f"{script.scheme}://127.0.0.1:0"]
-            command += ["--hostname", "mx.example.com", *script.settings, f"tests.dialogs.apps:{script.app}"]
+            command += ["--hostname", "mx.example.com", *script.settings, *(certificate.options if script.tls else ())]
+            command += [f"tests.dialogs.apps:{script.app}"]
             running[key] = Program(command, cwd=ROOT)
         program = running[key]
         port = int(program.wait_for(r"listening on \S+:(\d+)")[1])
@@ -200,15 +228,22 @@ def servers() -> Iterator[Callable[[Script], tuple[Program, int]]]:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_real(path: Path, servers: Callable[[Script], tuple[Program, int]]) -> None:
+def test_real(path: Path, servers: Callable[[Script], tuple[Program, int]], certificate: Certificate) -> None:
     script = read_script(path)
     program, port = servers(script)
     before = len(program.matches("^GOT "))
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    try:
         for sent, expected in script.turns:
-            client.sendall(sent)
+            if sent is HANDSHAKE:
+                context = ssl.create_default_context(cafile=str(certificate.certfile))
+                client = context.wrap_socket(client, server_hostname="localhost")
+            else:
+                client.sendall(sent)
             if expected:
-                Listener(expected, path.name).hear(lambda: receive(client))
+                Listener(expected, path.name).hear(partial(receive, client))
+    finally:
+        client.close()
     for number, message in enumerate(script.messages, before + 1):
         assert program.wait_for("^GOT (.*)", count=number)[1] == message
     assert len(program.matches("^GOT ")) == before + len(script.messages)

@@ -277,10 +277,10 @@ class Dialogue:
         return self.transaction
 
     def reset(self) -> None:
-        """Abandon the open transaction, if there is one (RFC 5321 section 4.1.1.5)."""
+        """Abandon the open transaction, if there is one (RFC 5321 section 4.1.1.5), and what XFORWARD said of it."""
+        self.session.xforward = NOTHING
         if self.transaction is not None:
             self.transaction = None
-            self.session.xforward = NOTHING
             if self.hooks.reset:
                 self.call("reset", self.handler.reset)
 

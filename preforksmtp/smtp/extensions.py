@@ -76,6 +76,8 @@ KEYWORDS: dict[str, Callable[[Rules, Standing], str | None]] = {
     "RRVS": _declared("RRVS"),  # RFC 7293
     "PRDR": lambda rules, standing: None if rules.lmtp else rules.hooks.extensions.get("PRDR"),  # draft-hall-prdr
     "ETRN": lambda rules, standing: "" if rules.hooks.etrn else None,  # RFC 1985
+    "VRFY": lambda rules, standing: "" if rules.hooks.verify else None,  # RFC 5321 section 3.5.2: may be listed,
+    "EXPN": lambda rules, standing: "" if rules.hooks.expand else None,  # and this one must
     "HELP": lambda rules, standing: "",
     "XCLIENT": lambda rules, standing: (
         "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT" if standing.xclient else None

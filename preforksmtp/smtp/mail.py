@@ -11,7 +11,7 @@ from .chunks import ChunkReader, drop_chunk, parse_chunk
 from .command import parse_parameters
 from .delivery import receive
 from .limits import body_wire
-from .parameters import read_parameters
+from .parameters import check_hold, read_parameters
 from .reply import Reject, Reply
 from .transaction import Recipient, Transaction
 
@@ -35,6 +35,8 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
         limit = dialogue.rules.max_message_size
         if limit and params.get("SIZE", 0) > limit:
             raise Reject(reply.TOO_LARGE)
+        if "FUTURERELEASE" in dialogue.hooks.extensions:
+            check_hold(params, int(dialogue.hooks.extensions["FUTURERELEASE"]))
     if not argument.isascii() and "SMTPUTF8" not in params:
         raise Reject(reply.UTF8_NOT_REQUESTED)
     if dialogue.limits is not None or dialogue.rules.max_messages:

@@ -99,7 +99,7 @@ def _notify(value: str | None) -> tuple[str, ...]:
 
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-\[\]-~]|\\x\{[0-9A-F]{2,6}\}|[\u00a1-\U0010ffff]|\+[0-9A-F]{2})+")
-_UNICODE = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+_ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}|\+([0-9A-F]{2})")
 
 
 def _orcpt(value: str | None) -> str:
@@ -116,10 +116,9 @@ def _decode_unicode(address: str) -> str:
     if _UTF8_XTEXT.fullmatch(address) is None:
         raise Reject(reply.BAD_PARAMETER)
     try:
-        text = _UNICODE.sub(lambda found: chr(int(found[1], 16)), address)
+        text = _ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), address)  # once: \x{2B} is a plus sign
     except ValueError:  # beyond U+10FFFF
         raise Reject(reply.BAD_PARAMETER) from None
-    text = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), text)
     if not text.isprintable():
         raise Reject(reply.BAD_PARAMETER)
     return text
@@ -127,7 +126,7 @@ def _decode_unicode(address: str) -> str:
 
 def _priority(value: str | None) -> int:
     """RFC 6710: -9 to 9."""
-    return int(_need(value, re.fullmatch(r"-?[0-9]", value or "") is not None))
+    return int(_need(value, re.fullmatch(r"0|-?[1-9]", value or "") is not None))
 
 
 class DeliverBy(NamedTuple):
@@ -151,6 +150,15 @@ def _deliver_by(value: str | None) -> DeliverBy:
 def _hold_for(value: str | None) -> int:
     """RFC 4865 section 4: seconds from now."""
     return int(_need(value, re.fullmatch(r"[1-9][0-9]{0,8}", value or "") is not None))
+
+
+def check_hold(params: Mapping[str, Any], most: int) -> None:
+    """Refuse to hold a message longer than the `most` seconds that EHLO has promised (RFC 4865)."""
+    seconds = params.get("HOLDFOR", 0)
+    if "HOLDUNTIL" in params:
+        seconds = (params["HOLDUNTIL"] - datetime.now(timezone.utc)).total_seconds()
+    if seconds > most:
+        raise Reject(reply.BAD_PARAMETER)
 
 
 _TWO = "[0-9]{2}"

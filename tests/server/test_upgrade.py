@@ -139,7 +139,7 @@ def test_manual_and_back(serve: Serve, app: Path) -> None:
         server.send(signal.SIGHUP)
         server.wait_for("reload done")
         os.kill(new, signal.SIGTERM)  # QUIT would do, but it cuts sessions
-        wait_gone(new)
+        wait_until(lambda: stat(new) is None, "reaped by the old master")
         load.progress()
         assert (app / "a.sock").exists()
         assert pid_of(server) == server.pid

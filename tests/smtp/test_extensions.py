@@ -39,6 +39,12 @@ class Queue(Plain):
     def etrn(self, argument: str) -> None: ...
 
 
+class Lists(Plain):
+    def verify(self, argument: str) -> None: ...
+
+    def expand(self, argument: str) -> None: ...
+
+
 class Declaring(Plain):
     extensions = {"MT-PRIORITY": None, "DELIVERBY": 240, "RRVS": None, "PRDR": None, "FUTURERELEASE": 60}
 
@@ -68,6 +74,7 @@ def difference(handler: type[Handler], standing: Standing = Standing(), **rules:
         (Login, Standing(), {"allow_insecure_auth": True, "auth_mechanisms": ("FOO",)}, {}),
         (Plain, Standing(), {"allow_insecure_auth": True}, {}),
         (Queue, Standing(), {}, {"ETRN": ""}),
+        (Lists, Standing(), {}, {"VRFY": "", "EXPN": ""}),  # RFC 5321 section 3.5.2
         (Plain, Standing(xclient=True), {}, {"XCLIENT": "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"}),
         (Plain, Standing(xforward=True), {}, {"XFORWARD": "NAME ADDR PORT PROTO HELO IDENT SOURCE"}),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from preforksmtp import Reject, Reply
@@ -240,3 +242,18 @@ def test_a_drain_refuses_the_next_message_only():
     )
     assert spoken.codes == [250, 250, 250, 354, 250, 250, 421]
     assert spoken.replies[-1].startswith("421 4.3.2")
+
+
+def test_no_message_is_held_longer_than_ehlo_promised():
+    """RFC 4865."""
+    now = datetime.now(timezone.utc)
+    rows = [
+        ("HOLDFOR=60", 250),
+        ("HOLDFOR=61", 501),
+        (f"HOLDUNTIL={now + timedelta(seconds=50):%Y-%m-%dT%H:%M:%SZ}", 250),
+        (f"HOLDUNTIL={now + timedelta(seconds=500):%Y-%m-%dT%H:%M:%SZ}", 501),
+        ("HOLDUNTIL=9999-12-31T23:59:59Z", 501),
+    ]
+    handler = type("Holding", (recording(message=None),), {"extensions": {"FUTURERELEASE": 60}})
+    for parameter, code in rows:
+        assert talk([EHLO, f"MAIL FROM:<a@b> {parameter}"], handler).codes[-1] == code, parameter

@@ -35,6 +35,7 @@ MOMENT = datetime(2026, 11, 24, 8, 0, 0, tzinfo=timezone.utc)
         ("NOTIFY", "DELAY", ("DELAY",)),
         ("ORCPT", "rfc822;Bob@x.org", "rfc822;Bob@x.org"), ("ORCPT", "rfc822;a+2Bb@x", "rfc822;a+b@x"),
         ("ORCPT", "x-y;z", "x-y;z"), ("ORCPT", "utf-8;ü@x", "utf-8;ü@x"), ("ORCPT", r"utf-8;\x{FC}@x", "utf-8;ü@x"),
+        ("ORCPT", r"utf-8;\x{2B}41@x", "utf-8;+41@x"), ("ORCPT", "utf-8;a+5Cx{41}@x", r"utf-8;a\x{41}@x"),  # decoded once
         ("MT-PRIORITY", "-9", -9), ("MT-PRIORITY", "0", 0), ("MT-PRIORITY", "9", 9),
         ("BY", "120;R", DeliverBy(120, "R", False)), ("BY", "-5;nt", DeliverBy(-5, "N", True)),
         ("BY", "+0;N", DeliverBy(0, "N", False)),
@@ -62,7 +63,7 @@ def test_value(name, text, value):
         ("NOTIFY", [None, "", "NEVER,SUCCESS", "SUCCESS,SUCCESS", "SUCCESS,", ",", "LATER"]),
         ("ORCPT", [None, "", "bob@x.org", ";a@b", "rfc822;", "rfc_822;a", "rfc822;a+0Db", "x" * 20 + ";" + "y" * 490,
                    r"utf-8;\x{110000}", r"utf-8;\x{0A}", r"utf-8;\x{D800}", "utf-8;", "-a;b", "a-;b"]),
-        ("MT-PRIORITY", [None, "", "10", "-10", "+1", "1.0", "a"]),
+        ("MT-PRIORITY", [None, "", "-0", "00", "10", "-10", "+1", "1.0", "a"]),
         ("BY", [None, "", "120", "120;", "120;X", "0;R", "-5;R", "1;RN", "9999999999;N", ";R"]),
         ("HOLDFOR", [None, "", "0", "-1", "1.5", "9999999999"]),
         ("HOLDUNTIL", [None, "", "2026-11-24", "2026-13-24T08:00:00Z", "2026-11-24T08:00:00", "2026-11-24 08:00:00Z",

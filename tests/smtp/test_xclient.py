@@ -133,3 +133,11 @@ def test_xforward_is_noted_for_one_message():
     assert spoken.codes == [250, 250, 250, 250, 250, 354, 250, 250, 250, 250]
     assert seen == [{"NAME": "c.example", "ADDR": "198.51.100.7", "IDENT": "42", "SOURCE": "REMOTE"}]
     assert spoken.session.xforward == NOTHING == {}
+
+
+@pytest.mark.parametrize("command", ["RSET", EHLO, "HELO proxy.test", "STARTTLS"])
+def test_xforward_ends_with_what_ends_a_transaction(command):
+    """Also before MAIL; and RFC 3207 section 4.2: what was said in clear is forgotten."""
+    spoken = trusted("XFORWARD HELO=spike.example", command, EHLO, "MAIL FROM:<a@b>", offer_tls=True)
+    assert spoken.codes == [250, 250, 220 if command == "STARTTLS" else 250, 250, 250]
+    assert spoken.session.xforward is NOTHING
