@@ -24,7 +24,7 @@ from preforksmtp.smtp.dialogue import Dialogue
 from preforksmtp.smtp.session import Endpoint, Session
 from tests.certificates import Certificate
 from tests.dialogs import apps
-from tests.fakes import FakeTLS, FakeWire, RecordingJournal
+from tests.fakes import FakeWire, RecordingJournal
 from tests.processes import PATIENCE, ROOT, Program
 from tests.server.conftest import certificate as certificate  # the fixture
 
