@@ -7,6 +7,7 @@ one is asked of a whole dialogue, or of sessions with real sockets.
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import smtplib
 import socket
@@ -115,7 +116,7 @@ def test_cve_2026_45185_tls_cut_inside_bdat(certificate: Certificate, kept: list
         hear(tls, "250")
         sessions.consumed()
         tls.settimeout(0)
-        with pytest.raises(ssl.SSLWantReadError):
+        with contextlib.suppress(OSError):  # our close_notify is sent; the server's may be here already
             tls.unwrap()
         clear = tls.detach()
         with socket.socket(fileno=clear) as bare:

@@ -116,7 +116,9 @@ def test_reopened_logs_lose_no_line(folder: Path) -> None:
         lines = [line for file in folder.glob("access.*") for line in file.read_text().splitlines()]
         assert len(lines) == len(set(lines)) == sent
         assert all(line.startswith("<") and line.endswith(">") for line in lines)
-        assert "[ERROR]" not in error_log.read_text()
+        # A worker may find the new file before the master has given it away; it writes to the old one until then.
+        errors = [line for line in error_log.read_text().splitlines() if "[ERROR]" in line]
+        assert not [line for line in errors if "the old file stays in use" not in line]
         assert access_log.stat().st_uid == NOBODY
 
 
