@@ -21,6 +21,7 @@ from preforksmtp.smtp.command import CROSS_PROTOCOL, decode, parse_parameters
             "RCPT TO:<نامه\u200cای@b>\r\n".encode(),
             "RCPT TO:<نامه\u200cای@b>",
         ),  # a zero width non-joiner, as in IDNA 2008
+        ("RCPT TO:<ශ්\u200dරී@b>\r\n".encode(), "RCPT TO:<ශ්\u200dරී@b>"),  # and a joiner
     ],
 )
 def test_a_line_is_its_text(line, text):

@@ -373,6 +373,7 @@ def test_read(body):
 
 
 def test_read1(body):
+    assert body.read1(0) == b""
     assert [body.read1(1), body.read1(9), body.read1(), body.read1(None), body.read1(2), body.read1()] == [
         b"a", b"b", b"cd\r\nef", b"\r\n", b"gh", b"",
     ]  # fmt: skip

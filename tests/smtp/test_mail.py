@@ -74,6 +74,8 @@ RCPT_ROWS = [
     ("RCPT TO: <a@b>", "250 2.1.5"),
     ("RCPT TO:<Postmaster>", "250 2.1.5"),
     ("RCPT TO:<postmaster>", "250 2.1.5"),
+    ("RCPT TO:<postmaster> NOTIFY=NEVER", "250 2.1.5"),
+    ("RCPT TO:<postmaster>x", "501 5.5.4"),
     ("RCPT TO:<Postmaster@b>", "250 2.1.5"),
     ("RCPT TO:<@one,@two:a@b>", "250 2.1.5"),
     (r'RCPT TO:<"a\"b"@c>', "250 2.1.5"),
@@ -223,7 +225,9 @@ def test_too_many_recipients():
 
 
 def test_a_hundred_recipients_at_least():
-    assert talk([EHLO, "MAIL FROM:<a@b>", *[f"RCPT TO:<r{n}@b>" for n in range(1000)]]).codes == [250] * 1002
+    script = [EHLO, "MAIL FROM:<a@b>", *[f"RCPT TO:<r{n}@b>" for n in range(1001)]]
+    assert talk(script).codes == [250] * 1002 + [452]
+    assert talk(script, max_recipients=0).codes == [250] * 1003, "0 is no limit"
 
 
 def test_a_drain_refuses_the_next_message_only():

@@ -38,7 +38,7 @@ MOMENT = datetime(2026, 11, 24, 8, 0, 0, tzinfo=timezone.utc)
         ("ORCPT", r"utf-8;\x{2B}41@x", "utf-8;+41@x"), ("ORCPT", "utf-8;a+5Cx{41}@x", r"utf-8;a\x{41}@x"),  # decoded once
         ("MT-PRIORITY", "-9", -9), ("MT-PRIORITY", "0", 0), ("MT-PRIORITY", "9", 9),
         ("BY", "120;R", DeliverBy(120, "R", False)), ("BY", "-5;nt", DeliverBy(-5, "N", True)),
-        ("BY", "+0;N", DeliverBy(0, "N", False)),
+        ("BY", "+0;N", DeliverBy(0, "N", False)), ("BY", "1;R", DeliverBy(1, "R", False)),
         ("HOLDFOR", "3600", 3600), ("HOLDUNTIL", "2026-11-24T08:00:00Z", MOMENT),
         ("HOLDUNTIL", "2026-11-24T09:00:00.25+01:00", MOMENT),
         ("RRVS", "2026-11-24T08:00:00Z", ValidSince(MOMENT, "R")),
