@@ -55,16 +55,17 @@
 # max_worker_age = 0
 
 # Run in the background. The command returns once all workers are ready, or fails with the error.
-# error_logfile must be a file then.
+# error_logfile must be a file then. Not changed by HUP.
 # daemon = False
 
-# File for the master's process id, locked as long as it runs. Default: none.
+# File for the master's process id, locked as long as it runs. Not changed by HUP. Default: none.
 # pid = None
 
-# Name of the processes in ps and top; 15 bytes with the role.
+# Name of the processes in ps and top; 15 bytes with the role. Not changed by HUP.
 # name = "preforksmtp"
 
 # After USR2: the new program tells the old one to stop once it is ready, or leaves that to you.
+# Not changed by HUP.
 # upgrade = "auto"
 
 # User that workers run as, a name or a number; the master stays root, to bind low ports and to
@@ -93,11 +94,12 @@
 
 # Load the application once, in the master and with its privileges (root's, with user), before it
 # forks: workers share that memory and are ready sooner. HUP is then an upgrade, as USR2 is. start
-# and stop of a Handler are still called in each worker.
+# and stop of a Handler are still called in each worker. Not changed by HUP.
 # preload = False
 
 # For development: do what HUP does whenever a source file of the application, the config file or
-# one of reload_extra_file changes. A file that does not compile changes nothing.
+# one of reload_extra_file changes. A file that does not compile changes nothing. Not changed by
+# HUP.
 # reload = False
 
 # Further files for reload to watch, as a pattern (templates/*.txt, data/**); may be repeated.

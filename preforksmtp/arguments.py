@@ -131,8 +131,7 @@ def _keywords(setting: Setting) -> dict[str, Any]:
 
 
 def _help(setting: Setting) -> str:
-    scope = " Per bind." if setting.scope == "session" else ""
-    return f"{setting.help}{scope} Default: {default_text(setting)}. [{', '.join(setting.variables)}]"
+    return f"{setting.full_help} Default: {default_text(setting)}. [{', '.join(setting.variables)}]"
 
 
 def _reader(setting: Setting) -> Callable[[str], str]:

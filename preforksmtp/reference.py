@@ -42,11 +42,10 @@ def sample_file() -> str:
     for section in SECTIONS:
         lines += ["", "", f"# --- {section}"]
         for setting in _rows(section):
-            scope = " Per bind." if setting.scope == "session" else ""
             shown = f" Default: {setting.shown}." if setting.shown else ""
             lines += [
                 "",
-                *textwrap.wrap(setting.help + scope + shown, 98, initial_indent="# ", subsequent_indent="# "),
+                *textwrap.wrap(setting.full_help + shown, 98, initial_indent="# ", subsequent_indent="# "),
             ]
             lines += _assignment(setting)
     lines += ["", "", "# --- Hooks: functions that the server calls; see README.md"]
@@ -67,8 +66,8 @@ def readme_table() -> str:
         lines += [
             f"### {section}",
             "",
-            "| setting | command line | default | per bind | meaning |",
-            "|---|---|---|---|---|",
+            "| setting | command line | default | meaning |",
+            "|---|---|---|---|",
         ]
         lines += [_row(setting) for setting in _rows(section)]
         lines += [""]
@@ -125,8 +124,7 @@ def _row(setting: Setting) -> str:
     cells = [
         options,
         _cell(default_text(setting)),
-        "yes" if setting.scope == "session" else "",
-        _cell(setting.help),
+        _cell(setting.full_help),
     ]
     return f"| `{setting.name}` | {' | '.join(cells)} |"
 

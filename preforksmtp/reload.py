@@ -24,6 +24,7 @@ from .prefork.generation import Plan
 from .prefork.master import Master
 from .prefork.notify import ServiceManager
 from .prefork.upgrade import predecessor_of_this_process
+from .settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ class Reloader:
         handover.share(old.listeners, self._master.shares_listeners())
         new.revision.commit()
         new.announce()
+        for setting in SETTINGS:
+            if not setting.reloaded and getattr(old.settings, setting.name) != getattr(new.settings, setting.name):
+                new.log.warning("%s has changed, but holds from the next start or upgrade only", setting.name)
 
     def _abandon(self, old: Composition, new: Composition) -> None:
         """Master: it does not, or never will."""

@@ -66,11 +66,18 @@ class Setting:
     shown: str = ""
     secret: Callable[[Any], Any] | None = None  # hides what --print-config must not show
     positional: bool = False
+    reloaded: bool = True  # a reload changes it; else it holds from the next start or upgrade
 
     @property
     def variables(self) -> tuple[str, ...]:
         """The environment variables that set it, the first found wins."""
         return (PREFIX + self.name.upper(), *self.environ)
+
+    @property
+    def full_help(self) -> str:
+        """With where and when it may be set."""
+        scope = " Per bind." if self.scope == "session" else ""
+        return self.help + scope + ("" if self.reloaded else " Not changed by HUP.")
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -130,13 +137,14 @@ SETTINGS = (
             "Seconds after which a worker is replaced in the same way. 0 is off."),
     Setting("daemon", ("-D",), boolean(), False, PROCESSES,
             "Run in the background. The command returns once all workers are ready, or fails with the error. "
-            "error_logfile must be a file then."),
+            "error_logfile must be a file then.", reloaded=False),
     Setting("pid", ("-p",), path(), None, PROCESSES,
-            "File for the master's process id, locked as long as it runs.", shown="none"),
+            "File for the master's process id, locked as long as it runs.", shown="none", reloaded=False),
     Setting("name", ("-n",), string("NAME"), "preforksmtp", PROCESSES,
-            "Name of the processes in ps and top; 15 bytes with the role."),
+            "Name of the processes in ps and top; 15 bytes with the role.", reloaded=False),
     Setting("upgrade", (), choice("auto", "manual"), "auto", PROCESSES,
-            "After USR2: the new program tells the old one to stop once it is ready, or leaves that to you."),
+            "After USR2: the new program tells the old one to stop once it is ready, or leaves that to you.",
+            reloaded=False),
     Setting("user", ("-u",), string("USER"), None, PROCESSES,
             "User that workers run as, a name or a number; the master stays root, to bind low ports and to read keys. "
             "Its group and supplementary groups go with it.", shown="the user who starts it"),
@@ -158,10 +166,10 @@ SETTINGS = (
     Setting("preload", (), boolean(), False, PROCESSES,
             "Load the application once, in the master and with its privileges (root's, with user), before it forks: "
             "workers share that memory and are ready sooner. HUP is then an upgrade, as USR2 is. start and stop of a "
-            "Handler are still called in each worker."),
+            "Handler are still called in each worker.", reloaded=False),
     Setting("reload", (), boolean(), False, PROCESSES,
             "For development: do what HUP does whenever a source file of the application, the config file or one of "
-            "reload_extra_file changes. A file that does not compile changes nothing."),
+            "reload_extra_file changes. A file that does not compile changes nothing.", reloaded=False),
     Setting("reload_extra_file", (), patterns(), (), PROCESSES,
             "Further files for reload to watch, as a pattern (templates/*.txt, data/**); may be repeated."),
     # --- SMTP

@@ -137,7 +137,8 @@ class Program:
 
     def assert_nothing_left(self) -> None:
         assert self.process.poll() is not None, f"still running:\n{self.output}"
-        assert not self.group(), f"left behind: {self.group()}\n{self.output}"
+        left = self.group()
+        assert not left, f"left behind: {left}\n{self.output}"
 
     def __enter__(self: P) -> P:
         return self

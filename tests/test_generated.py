@@ -49,9 +49,8 @@ def test_help_names_each_setting_with_default_and_variables(setting, monkeypatch
     names = (
         ", ".join(option if setting.type.switch else f"{option}\\b.*?" for option in setting.options) or "APP"
     )
-    scope = " Per bind." if setting.scope == "session" else ""
     about = re.escape(
-        f"{setting.help}{scope} Default: {arguments.default_text(setting)}. [{', '.join(setting.variables)}]"
+        f"{setting.full_help} Default: {arguments.default_text(setting)}. [{', '.join(setting.variables)}]"
     )
     if setting.type.switch:
         names += f", --no-{setting.options[-1][2:]}"

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from tests.processes import wait_until
 
-APP = '''\
+APP = """\
 import os
 
 VERSION = "{version}"
@@ -27,7 +27,7 @@ def handler(message):
     os.write(fd, (message.headers["Message-ID"] + "\\n").encode())
     os.close(fd)
     return f"Ok: version {{VERSION}}"
-'''
+"""
 
 
 def write_app(folder: Path, version: str = "1", name: str = "app.py") -> None:
@@ -50,14 +50,25 @@ def send(sock: socket.socket, data: bytes) -> None:
 class Load:
     """`clients` threads that deliver one message after the other, several a session, until the end of `with`."""
 
-    def __init__(self, address: tuple[str, int] | str, folder: Path, clients: int = 8, per_session: int = 3) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int] | str,
+        folder: Path,
+        clients: int = 8,
+        per_session: int = 3,
+        *,
+        brutal: bool = False,
+    ) -> None:
+        """`brutal`: somebody kills workers, so sessions break off; go on all the same."""
         self.acked: list[str] = []
         self.versions: collections.Counter[str] = collections.Counter()
         self.trouble: list[str] = []  # anything but an acknowledgement or a polite 421
+        self.unclear: set[str] = set()  # sent, and never answered
         self.turned_away = 0
         self._address = address
         self._store = folder / "stored"
         self._per_session = per_session
+        self._brutal = brutal
         self._over = threading.Event()
         self._numbers = itertools.count()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -71,7 +82,9 @@ class Load:
     def progress(self, messages: int = 20) -> None:
         """Wait until so many more are acknowledged."""
         wanted = len(self.acked) + messages
-        wait_until(lambda: len(self.acked) >= wanted or self.trouble, f"{messages} more messages")
+        wait_until(
+            lambda: len(self.acked) >= wanted or (self.trouble and not self._brutal), f"{messages} more messages"
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -86,13 +99,21 @@ class Load:
         assert len(stored) == len(set(stored)), "stored twice"
         assert set(stored) == set(self.acked), "lost, or stored and not acknowledged"
 
+    def assert_nothing_lost(self) -> None:
+        """After a brutal load: what was acknowledged is stored, once; what was not may be."""
+        stored = self._store.read_text().split()
+        assert len(stored) == len(set(stored)), "stored twice"
+        assert set(self.acked) <= set(stored), "acknowledged, and lost"
+        assert set(stored) - set(self.acked) <= self.unclear
+
     def _run(self) -> None:
         while not self._over.is_set():
             try:
                 self._session()
             except OSError as error:
                 self.trouble.append(f"{type(error).__name__}: {error}")
-                return
+                if not self._brutal:
+                    return
 
     def _session(self) -> None:
         """421 between transactions is what a drain does; anything else is trouble."""
@@ -124,9 +145,12 @@ class Load:
             if not answer.startswith(code):
                 self.trouble.append(f"{command!r} in an open transaction: {answer!r}")
                 return False
+        self.unclear.add(number)
         send(sock, f"Message-ID: {number}\r\n\r\nhello\r\n.\r\n".encode())
         answer = readline()
+        self.unclear.discard(number)
         if not answer.startswith(b"250"):
+            self.unclear.add(number)
             self.trouble.append(f"after the final dot: {answer!r}")
             return False
         self.acked.append(number)

@@ -309,6 +309,11 @@ class Postfix(Program):
         folders = ("maildrop", "incoming", "active", "deferred")
         return [file for name in folders for file in (self.folder / "queue" / name).rglob("*") if file.is_file()]
 
+    def assert_nothing_left(self) -> None:
+        """Its master ends before its children do."""
+        wait_until(lambda: not self.group(), "the end of Postfix's processes")
+        super().assert_nothing_left()
+
     def read_log(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,6 +210,28 @@ def test_twice_and_in_the_child_is_refused(serve: Serve, app: Path) -> None:
     server.wait_for(f"master {new}: no upgrade: this is a new master itself, {server.pid} still runs")
     os.kill(new, signal.SIGTERM)
     wait_gone(new)
+
+
+def test_process_1_of_a_container_refuses(serve: Serve, app: Path) -> None:
+    """It also takes its signals, and ends with its workers."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no pid namespaces for this user")
+    with Contained(app, *unshare) as server:
+        server.ready()
+        (first,) = server.children()
+        os.kill(first, signal.SIGUSR2)
+        server.wait_for("no upgrade: as process 1 of a container it could not be replaced; start a new container")
+        os.kill(first, signal.SIGHUP)
+        server.wait_for("reload done")
+        os.kill(first, signal.SIGTERM)
+        assert server.wait() == 0
+
+
+class Contained(Server):
+    def __init__(self, folder: Path, *command: str) -> None:
+        self.folder = folder
+        Program.__init__(self, [*command, sys.executable, "-m", "preforksmtp", "app:handler"], cwd=folder)
 
 
 def test_a_descriptor_given_with_fd_moves_on(serve: Serve, app: Path) -> None:
