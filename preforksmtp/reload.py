@@ -58,6 +58,7 @@ class Reloader:
 
     def __init__(self, invocation: Invocation, current: Composition, master: Master) -> None:
         self.current = current
+        self._started_with = current.settings
         self._invocation = invocation
         self._master = master
         master.rehearse = self.rehearse
@@ -124,8 +125,9 @@ class Reloader:
         new.revision.commit()
         new.announce()
         for setting in SETTINGS:
-            if not setting.reloaded and getattr(old.settings, setting.name) != getattr(new.settings, setting.name):
-                new.log.warning("%s has changed, but holds from the next start or upgrade only", setting.name)
+            name, held = setting.name, not setting.reloaded
+            if held and getattr(new.settings, name) != getattr(self._started_with, name):
+                new.log.warning("%s has changed, but holds from the next start or upgrade only", name)
 
     def _abandon(self, old: Composition, new: Composition) -> None:
         """Master: it does not, or never will."""
