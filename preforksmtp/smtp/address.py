@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from . import reply
 from .reply import Reject
@@ -31,6 +32,8 @@ LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 DOMAIN_OCTETS = 255  # RFC 5321 4.5.3.1.2
 PATH_OCTETS = 256  # RFC 5321 4.5.3.1.3, with its punctuation
 
+_REMEMBERED = 1024  # paths: addresses come again, and matching one is the dearest part of MAIL and RCPT
+
 
 def parse_reverse_path(text: str) -> tuple[str, int]:
     """`<>` or a path at the start of `text`: the sender ("" for null) and where the path ends."""
@@ -47,14 +50,24 @@ def parse_forward_path(text: str) -> tuple[str, int]:
 
 
 def _parse_path(text: str, fault: reply.Reply) -> tuple[str, int]:
+    end = text.find("> ") + 1  # parameters follow, unless that stands in a quoted string
+    path = (_read_path(text[:end]) or _read_path(text)) if end else _read_path(text)
+    if path is None:
+        raise Reject(fault)
+    return path
+
+
+@lru_cache(_REMEMBERED)
+def _read_path(text: str) -> tuple[str, int] | None:
+    """The mailbox of the path at the start of `text`, and where the path ends; None if there is none."""
     found = _PATH.match(text)
     if found is None:
-        raise Reject(fault)
+        return None
     mailbox, local, domain = found.groups()
     if found.end() > LOCAL_PART_OCTETS or not mailbox.isascii():  # shorter paths cannot break a limit
         _check_lengths(local, domain, text[: found.end()])
     if domain[0] == "[" and not is_address_literal(domain):
-        raise Reject(fault)
+        return None
     return mailbox, found.end()
 
 

@@ -55,21 +55,21 @@ class DataReader:
     """Blocks of the body that follows DATA, dots unstuffed. `strict` refuses bare CR and LF."""
 
     last = True
+    size = 0  # these and those below until something else is known: most messages need none of them
+    fault: BodyFault | None = None
+    finished = False
+    _line = 0  # octets of the line that is arriving, where its length matters
+    _read_size = _SMALL_READ
+    _tail = b"\r\n"  # the CRLF of the DATA line: a dot may follow at once. Later: what may begin the end
+    _first = 2  # octets of that CRLF still to be left out of the body
+    _context = b""  # the last octets handed on, where a lenient end of data may have begun
 
     def __init__(self, wire: Wire, timeout: float, limit: int, strict: bool, line_limit: int = 0) -> None:
-        self.size = 0
-        self.fault: BodyFault | None = None
-        self.finished = False
         self._wire = wire
         self._timeout = timeout
         self._limit = limit
         self._strict = strict
         self._line_limit = line_limit
-        self._line = 0  # octets of the line that is arriving, where its length matters
-        self._read_size = _SMALL_READ
-        self._tail = b"\r\n"  # the CRLF of the DATA line: a dot may follow at once. Later: what may begin the end
-        self._first = 2  # octets of that CRLF still to be left out of the body
-        self._context = b""  # the last octets handed on, where a lenient end of data may have begun
 
     def read_whole(self) -> bytes | None:
         """The whole body, where one read brings it and nothing is wrong with it; otherwise None, and nothing is lost.

@@ -32,6 +32,7 @@ GOOD = [
     (r'<"a\"b"@c>', r'"a\"b"@c'),
     (r'<"a\\"@c>', r'"a\\"@c'),
     ('<"a>b"@c>', '"a>b"@c'),
+    ('<"a> b"@c>', '"a> b"@c'),  # what looks like the end of the path is not
     ("<a@[192.0.2.1]>", "a@[192.0.2.1]"),
     ("<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]"),
     ("<a@[ipv6:::ffff:192.0.2.1]>", "a@[ipv6:::ffff:192.0.2.1]"),
