@@ -11,7 +11,7 @@ from .chunks import ChunkReader, drop_chunk, parse_chunk
 from .command import parse_parameters
 from .delivery import receive
 from .limits import body_wire
-from .parameters import check_hold, read_parameters
+from .parameters import check_declared, read_parameters
 from .reply import Reject, Reply
 from .transaction import Recipient, Transaction
 
@@ -35,8 +35,10 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
         limit = dialogue.rules.max_message_size
         if limit and params.get("SIZE", 0) > limit:
             raise Reject(reply.TOO_LARGE)
-        if "FUTURERELEASE" in dialogue.hooks.extensions:
-            check_hold(params, int(dialogue.hooks.extensions["FUTURERELEASE"]))
+        if dialogue.hooks.extensions:
+            check_declared(params, dialogue.hooks.extensions)
+        if dialogue.session.user is None and "AUTH" in params:
+            params["AUTH"] = ""  # RFC 4954 section 5: of a client that nobody vouches for, as if it were <>
     if not argument.isascii() and "SMTPUTF8" not in params:
         raise Reject(reply.UTF8_NOT_REQUESTED)
     if dialogue.limits is not None or dialogue.rules.max_messages:

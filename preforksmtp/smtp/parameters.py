@@ -152,13 +152,16 @@ def _hold_for(value: str | None) -> int:
     return int(_need(value, re.fullmatch(r"[1-9][0-9]{0,8}", value or "") is not None))
 
 
-def check_hold(params: Mapping[str, Any], most: int) -> None:
-    """Refuse to hold a message longer than the `most` seconds that EHLO has promised (RFC 4865)."""
-    seconds = params.get("HOLDFOR", 0)
+def check_declared(params: Mapping[str, Any], extensions: Mapping[str, str]) -> None:
+    """Refuse what is beyond the limits that EHLO has told, as the handler declares them in `extensions`."""
+    hold = params.get("HOLDFOR", 0)
     if "HOLDUNTIL" in params:
-        seconds = (params["HOLDUNTIL"] - datetime.now(timezone.utc)).total_seconds()
-    if seconds > most:
+        hold = (params["HOLDUNTIL"] - datetime.now(timezone.utc)).total_seconds()
+    if hold > int(extensions.get("FUTURERELEASE", 0)):  # RFC 4865 section 4
         raise Reject(reply.BAD_PARAMETER)
+    by = params.get("BY")
+    if by is not None and by.mode == "R" and by.seconds < int(extensions["DELIVERBY"] or 0):  # RFC 2852 section 4
+        raise Reject(reply.BY_TOO_SHORT)
 
 
 _TWO = "[0-9]{2}"

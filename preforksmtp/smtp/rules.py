@@ -94,7 +94,7 @@ class Offer:
     def __init__(self, rules: Rules, standing: Standing) -> None:
         self._rules = rules
         self._standing = standing
-        keywords = offered(rules, standing)
+        self.keywords = keywords = offered(rules, standing)
         self.mechanisms = rules.offered_mechanisms(standing)
         self._reply = None if "FUTURERELEASE" in keywords else self._encode(keywords)
         self.mail_parameters = _known(MAIL_PARAMETERS, keywords)

@@ -29,6 +29,7 @@ class Verb(NamedTuple):
     run: Callable[[Dialogue, str], Reply | None]
     needs: int
     octets: int = COMMAND_LINE_OCTETS
+    keyword: str = ""  # the extension that must be offered for HELP to name it
 
 
 def missing(dialogue: Dialogue, needs: int, argument: str) -> None:
@@ -138,17 +139,24 @@ def etrn(dialogue: Dialogue, argument: str) -> Reply:
 
 
 def help_(dialogue: Dialogue, argument: str) -> Reply:
+    """RFC 5321 section 4.1.1.8: the commands that this client may use."""
+    keywords = dialogue.offer().keywords
+    greetings = {"HELO", "EHLO"} if dialogue.session.lmtp else {"LHLO"}  # of the other protocol
+    names = [
+        name for name, verb in VERBS.items() if name not in greetings and (not verb.keyword or verb.keyword in keywords)
+    ]
+    standard = Reply(214, ["2.0.0 Commands: " + " ".join(names), "RFC 5321 has the rest"])
     if not dialogue.hooks.help:
-        return _HELP
-    return dialogue.ask("help", _HELP, dialogue.handler.help, argument.strip())
+        return standard
+    return dialogue.ask("help", standard, dialogue.handler.help, argument.strip())
 
 
 VERBS: dict[str, Verb] = {
     "HELO": Verb(helo, TLS),
     "EHLO": Verb(ehlo, 0),
     "LHLO": Verb(lhlo, 0),
-    "STARTTLS": Verb(starttls, NO_ARGUMENT),
-    "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS),
+    "STARTTLS": Verb(starttls, NO_ARGUMENT, keyword="STARTTLS"),
+    "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS, "AUTH"),
     "MAIL": Verb(mail, TLS | HELO | AUTH),
     "RCPT": Verb(rcpt, TLS),  # it looks for the transaction itself, which stands for HELO and AUTH
     "DATA": Verb(data, TLS),
@@ -156,13 +164,10 @@ VERBS: dict[str, Verb] = {
     "RSET": Verb(rset, TLS | NO_ARGUMENT | IDLE),
     "NOOP": Verb(noop, IDLE),
     "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT | IDLE),
-    "EXPN": Verb(expn, TLS | AUTH | ARGUMENT | IDLE),
-    "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT | IDLE),
-    "XCLIENT": Verb(xclient, OUTSIDE),
-    "XFORWARD": Verb(xforward, TLS | HELO | OUTSIDE),
+    "EXPN": Verb(expn, TLS | AUTH | ARGUMENT | IDLE, keyword="EXPN"),
+    "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT | IDLE, keyword="ETRN"),
+    "XCLIENT": Verb(xclient, OUTSIDE, keyword="XCLIENT"),
+    "XFORWARD": Verb(xforward, TLS | HELO | OUTSIDE, keyword="XFORWARD"),
     "HELP": Verb(help_, TLS | IDLE),
     "QUIT": Verb(quit_, 0),
 }
-
-_SHOWN = [name for name in VERBS if name not in ("LHLO", "XCLIENT", "XFORWARD")]
-_HELP = Reply(214, ["2.0.0 Commands: " + " ".join(_SHOWN), "RFC 5321 has the rest"])

@@ -137,7 +137,7 @@ def test_what_hooks_are_told():
         ],
         handler,
     )
-    params = {"SIZE": 10, "BODY": "8BITMIME", "SMTPUTF8": True, "AUTH": "x@y", "RET": "FULL"}
+    params = {"SIZE": 10, "BODY": "8BITMIME", "SMTPUTF8": True, "AUTH": "", "RET": "FULL"}
     assert handler.events[:4] == [
         ("mail", "A@b", params),
         ("rcpt", "C@d", {"NOTIFY": ("DELAY",)}),
@@ -246,6 +246,24 @@ def test_a_drain_refuses_the_next_message_only():
     )
     assert spoken.codes == [250, 250, 250, 354, 250, 250, 421]
     assert spoken.replies[-1].startswith("421 4.3.2")
+
+
+@pytest.mark.parametrize(("client", "told"), [([], ""), (["AUTH PLAIN AGIAcw=="], "x@y")])
+def test_auth_of_mail_is_believed_of_authenticated_clients_only(client, told):
+    """RFC 4954 section 5."""
+    handler = recording(authenticate=True, mail=None)
+    talk([EHLO, *client, "MAIL FROM:<a@b> AUTH=x+40y"], handler, allow_insecure_auth=True)
+    assert handler.events[-1] == ("mail", "a@b", {"AUTH": told})
+
+
+@pytest.mark.parametrize(
+    ("minimum", "by", "code"),
+    [("60", "60;R", 250), ("60", "59;R", 555), ("60", "5;N", 250), (None, "1;R", 250), ("60", "0;R", 501)],
+)
+def test_what_must_be_delivered_sooner_than_ehlo_promised_is_refused(minimum, by, code):
+    """RFC 2852 section 4."""
+    handler = type("Timely", (recording(message=None),), {"extensions": {"DELIVERBY": minimum}})
+    assert talk([EHLO, f"MAIL FROM:<a@b> BY={by}"], handler).codes[-1] == code
 
 
 def test_no_message_is_held_longer_than_ehlo_promised():
