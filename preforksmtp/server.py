@@ -7,8 +7,10 @@ has them printed by the process the user started.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from . import config, log
 from .app import AppError
@@ -21,7 +23,7 @@ from .net.handover import hand_over, share, take_over
 from .net.listener import ListenError, open_listeners
 from .net.revision import Revision, revise_listeners
 from .net.tls import TLSError
-from .prefork import upgrade
+from .prefork import signals, upgrade
 from .prefork.daemon import Report, daemonize
 from .prefork.master import Master
 from .prefork.pidfile import PidFile, PidFileError
@@ -64,16 +66,20 @@ class Server:
         self._preload: Preload | None = None
         self._development: Development | None = None
         self._succeeded = False  # a new master is there when we leave
+        self._master = os.getpid()
+        self._revision: Revision | None = None
 
     def run(self) -> int:
         settings = self._settings
         set_title(settings.name, "master")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._leave)
         if self._pid_file is not None:
             self._pid_file.acquire()
         try:
             logs = Logs(settings)
             logs.install()
-            revision = self._open_listeners()
+            self._revision = revision = self._open_listeners()
             try:
                 composition = Composition(settings, logs, revision)
                 self._load(composition)
@@ -97,6 +103,17 @@ class Server:
         if self._settings.reload:
             self._development = Development(self._settings, composition.log)
             composition.load = self._development.load
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """A signal, before the master handles them: stop with nothing left behind. APP may be loading, and swallow any
+        exception."""
+        if os.getpid() == self._master:
+            print(f"preforksmtp: stopped by {signals.name(number)} before it was ready", file=sys.stderr)
+            if self._revision is not None:
+                self._close(self._revision)
+            if self._pid_file is not None:
+                self._pid_file.release()
+        os._exit(0)
 
     def _run(self, composition: Composition) -> int:
         plan = composition.plan()

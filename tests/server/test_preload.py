@@ -178,3 +178,19 @@ def test_usr2_takes_new_code_as_well(serve: Serve, app: Path) -> None:
     assert alive(new)
     os.kill(new, signal.SIGTERM)
     wait_gone(new)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_stopped_while_the_application_loads_it_leaves_nothing(serve: Serve, app: Path, number: int) -> None:
+    (app / "app.py").write_text(
+        "import os, time\nos.write(2, b'loading\\n')\nwhile True:\n    try:\n        time.sleep(3600)\n"
+        "    except BaseException:\n        pass\n"
+    )
+    write_config(app, "bind = 'unix:mail.sock'\n")
+    server = serve("--preload", "app:Mail")
+    server.wait_for("^loading$")
+    assert (app / "run.pid").exists()
+    assert server.stop(number) == 0
+    assert server.matches("stopped by SIG.* before it was ready")
+    assert not (app / "run.pid").exists()
+    assert not (app / "mail.sock").exists()
