@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import glob
 import re
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from preforksmtp import prefork
 from tests.processes import wait_until
-from tests.server.conftest import Serve, Talk
+from tests.server.conftest import Serve, Talk, need
 from tests.server.load import Load, write_app
 
 
@@ -57,6 +58,31 @@ def test_no_decision_hangs_on_the_wall_clock(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
             assert not (node.func.value.id in ("time", "datetime") and node.func.attr in wall), f"line {node.lineno}"
+
+
+def test_steps_of_the_clock_kill_nobody(serve: Serve, tmp_path: Path) -> None:
+    """The clock of the server alone is set, by a library that stands between it and the kernel."""
+    need("faketime")
+    (library,) = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    fake = {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    write_app(tmp_path)
+    server = serve("-b", "127.0.0.1:0", "-w", "2", "--timeout", "2", "--boot-timeout", "20", "app", env=fake).ready()
+    with Load(("127.0.0.1", server.port()), tmp_path, clients=4) as load:
+        for number, step in enumerate(("+864000", "-864000", "+0"), start=1):
+            clock.write_text(step)
+            load.progress()
+            server.send(signal.SIGHUP)
+            server.wait_for("reload done", count=number)
+    load.assert_sound()
+    assert len({line[:10] for line in server.lines if "reload done" in line}) == 3, "the clock was set"
+    assert not server.matches("heartbeat|boot_timeout|SIGABRT|SIGKILL")
 
 
 def test_recycling_and_reloads_at_once(serve: Serve, tmp_path: Path) -> None:
