@@ -108,6 +108,7 @@ class DataReader:
                 if self._limit and self.size > self._limit:
                     raise self._fail(BodyFault(reply.TOO_LARGE))
                 return block
+            del chunk, block  # a body that is dropped must not be held while we wait for more of it
         return b""
 
     def settle(self) -> None:

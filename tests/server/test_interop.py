@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import pwd
 import re
 import smtplib
 import ssl
-import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.certificates import Certificate
-from tests.processes import Program, wait_until
+from tests.processes import wait_until
 from tests.server.conftest import LOOPBACK, Server, need
+from tests.server.postfix import over_lmtp, relaying, run
 
 SENDER, RECIPIENT = "me@example.com", "you@example.com"
 USER, PASSWORD = "alice", "pass word=%+/"
@@ -79,14 +79,6 @@ def assert_stored_once(server: Server, content: bytes) -> None:
     assert marker is not None
     found = [stored for stored in server.stored() if marker[1] in stored]
     assert found == [content]
-
-
-def run(arguments: list[str], content: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
-        arguments, input=content, capture_output=True, timeout=30, env=os.environ | env, check=False
-    )
-    assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout!r}\n{done.stderr!r}"
-    return done
 
 
 # --- smtplib
@@ -245,77 +237,11 @@ def test_smtp_source(server: Server, tmp_path: Path, connections: int) -> None:
 
 SENT = "status=sent (250 2.0.0 Ok: queued as "
 
-MASTER_CF = """\
-pickup    unix  n  -  n  1  1  pickup
-cleanup   unix  n  -  n  -  0  cleanup
-qmgr      unix  n  -  n  1  1  qmgr
-rewrite   unix  -  -  n  -  -  trivial-rewrite
-bounce    unix  -  -  n  -  0  bounce
-defer     unix  -  -  n  -  0  bounce
-trace     unix  -  -  n  -  0  bounce
-flush     unix  n  -  n  1000?  0  flush
-proxymap  unix  -  -  n  -  -  proxymap
-tlsmgr    unix  -  -  n  1000?  1  tlsmgr
-smtp      unix  -  -  n  -  -  smtp
-lmtp      unix  -  -  n  -  -  lmtp
-error     unix  -  -  n  -  -  error
-retry     unix  -  -  n  -  -  error
-scache    unix  -  -  n  -  1  scache
-postlog   unix-dgram  n  -  n  -  1  postlogd
-"""
-
-
-class Postfix(Program):
-    """A Postfix of its own, apart from the system's: its folders below `folder`, no listener, everything goes to the
-    relay host."""
-
-    def __init__(self, folder: Path, relay: str, **settings: str) -> None:
-        self.folder = folder
-        self.config = folder / "config"
-        self.log = folder / "log"
-        for name in ("config", "queue", "data"):
-            (folder / name).mkdir()
-        os.chown(folder / "data", pwd.getpwnam("postfix").pw_uid, -1)
-        main = {
-            "compatibility_level": "3.6",
-            "queue_directory": folder / "queue",
-            "data_directory": folder / "data",
-            "maillog_file": self.log,
-            "maillog_file_prefixes": folder,
-            "inet_interfaces": "127.0.0.1",
-            "inet_protocols": "ipv4",
-            "myhostname": "postfix.example.com",
-            "mydestination": "",
-            "alias_maps": "",
-            "alias_database": "",
-            "relayhost": relay,
-            "smtp_host_lookup": "native",
-            "smtputf8_enable": "yes",
-            "mailbox_size_limit": "0",
-        } | settings
-        (self.config / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in main.items()))
-        (self.config / "master.cf").write_text(MASTER_CF)
-        self._sbin = Path(need("postfix")).parent
-        run([str(self._sbin / "postfix"), "-c", str(self.config), "check"])  # it makes the folders of the queue
-        asked = run([str(self._sbin / "postconf"), "-c", str(self.config), "-h", "daemon_directory"])
-        # Not "postfix start-fg": TERM would end its shell and leave the master.
-        super().__init__([f"{asked.stdout.decode().strip()}/master", "-c", str(self.config), "-s"])
-
-    def submit(self, content: bytes, *recipients: str) -> None:
-        """Through its sendmail, as a local program does."""
-        run([str(self._sbin / "sendmail"), "-i", "-f", SENDER, *recipients], content, MAIL_CONFIG=str(self.config))
-
-    def queued(self) -> list[Path]:
-        folders = ("maildrop", "incoming", "active", "deferred")
-        return [file for name in folders for file in (self.folder / "queue" / name).rglob("*") if file.is_file()]
-
-    def assert_nothing_left(self) -> None:
-        """Its master ends before its children do."""
-        wait_until(lambda: not self.group(), "the end of Postfix's processes")
-        super().assert_nothing_left()
-
-    def read_log(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+def assert_relayed(stored: bytes, content: bytes) -> None:
+    """Postfix puts its own trace field on top; nothing else may differ."""
+    assert stored.endswith(content)
+    trace = stored.removesuffix(content)
+    assert re.fullmatch(rb"Received: by postfix\.example\.com [^\r]*(?:\r\n\t[^\r]*)*\r\n", trace)
 
 
 @pytest.fixture
@@ -337,27 +263,118 @@ def test_a_postfix_relays_to_the_server(
         "clear": {"smtp_tls_security_level": "none"},
         "starttls": {"smtp_tls_security_level": "verify", "smtp_tls_verify_cert_match": "127.0.0.1, localhost"},
         "tls": {"smtp_tls_security_level": "encrypt", "smtp_tls_wrappermode": "yes"},
-        "lmtp": {"relayhost": "", "default_transport": f"lmtp:inet:127.0.0.1:{server.port('lmtp')}"},
+        "lmtp": over_lmtp(server),
     }[transport] | {"smtp_tls_CAfile": str(certificate.certfile)}
     contents = [new_message() for _ in range(10)]
     deliveries = sum(range(1, len(contents) + 1))  # the first message has one recipient, the last ten
-    with Postfix(postfix_folder, f"[127.0.0.1]:{port(server, transport)}", **settings) as postfix:
-        try:
-            wait_until(lambda: "daemon started" in postfix.read_log(), "Postfix starts")
-            for number, content in enumerate(contents):
-                others = [f"other{i}@example.com" for i in range(number)]
-                postfix.submit(content.replace(b"\r\n", b"\n"), RECIPIENT, *others)
-            wait_until(lambda: postfix.read_log().count(SENT) >= deliveries, "all is delivered")
-            wait_until(lambda: not postfix.queued(), "Postfix's queue is empty")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{postfix.output}\n{postfix.read_log()}\n{server.output}") from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                postfix.stop()
-        log = postfix.read_log()
+    with relaying(postfix_folder, server, f"[127.0.0.1]:{port(server, transport)}", **settings) as postfix:
+        for number, content in enumerate(contents):
+            postfix.submit(content, RECIPIENT, *(f"other{i}@example.com" for i in range(number)), sender=SENDER)
+        wait_until(lambda: postfix.read_log().count(SENT) >= deliveries, "all is delivered")
+    log = postfix.read_log()
     assert log.count(SENT) == deliveries, log
     for content in contents:
-        # Postfix puts its own trace field on top; nothing else may differ.
         (stored,) = [stored for stored in server.stored() if content.split(b"\r\n")[3] in stored]
-        assert re.fullmatch(rb"Received: by postfix\.example\.com [^\r]*(?:\r\n\t[^\r]*)*\r\n", stored[: -len(content)])
-        assert stored.endswith(content)
+        assert_relayed(stored, content)
+
+
+RECORDER = """
+import json
+
+def handler(message):
+    recipients = [(recipient, recipient.params) for recipient in message.recipients]
+    line = json.dumps([message.sender, message.params, recipients, message.content.decode("latin-1")])
+    with open("messages", "a") as file:
+        file.write(line + "\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that writes down each message with its envelope and all parameters."""
+    folder = tmp_path_factory.mktemp("recorder")
+    (folder / "app.py").write_text(RECORDER)
+    with Server(folder, "-w", "2", "-b", LOOPBACK, "-b", f"lmtp://{LOOPBACK}", "app") as running:
+        yield running.ready()
+        assert running.stop() == 0
+        assert "[ERROR]" not in running.output, running.output
+
+
+def recorded_once(server: Server, marker: bytes) -> tuple[str, dict[str, Any], dict[str, dict[str, Any]], bytes]:
+    """Sender, parameters, recipients with theirs, and content of the only message that has `marker`."""
+    rows = [json.loads(line) for line in (server.folder / "messages").read_text().splitlines()]
+    (found,) = [row for row in rows if marker in row[3].encode("latin-1")]
+    sender, params, recipients, content = found
+    assert len(dict(recipients)) == len(recipients)
+    return sender, params, dict(recipients), content.encode("latin-1")
+
+
+def seven_bit_message() -> bytes:
+    return re.sub(rb"[^\x00-\x7f]+", b"?", new_message()).replace(b": 8bit", b": 7bit")
+
+
+def utf8_message() -> bytes:
+    """One that needs SMTPUTF8 for its header, whatever its envelope is (RFC 6532)."""
+    return new_message().replace(b"Subject: ", "Subject: Grüße, 世界: ".encode())
+
+
+class Relayed(NamedTuple):
+    """What is given to Postfix's sendmail, and the parameters that must come with it."""
+
+    options: tuple[str, ...]
+    sender: str
+    make: Callable[[], bytes]
+    params: dict[str, Any]
+    recipients: dict[str, dict[str, Any]]
+
+
+# Postfix adds ORCPT by itself. RFC 3461 section 4: on the wire it and ENVID are xtext, "+" is "+2B" and "=" "+3D".
+YOU = {"ORCPT": f"rfc822;{RECIPIENT}"}
+UTF8, EIGHT_BITS = {"SMTPUTF8": True}, {"BODY": "8BITMIME"}
+RELAYED = [
+    Relayed((), SENDER, seven_bit_message, {}, {RECIPIENT: YOU}),
+    Relayed((), SENDER, new_message, EIGHT_BITS, {RECIPIENT: YOU}),
+    Relayed(
+        ("-N", "success,failure", "-V", "envelope+1=2", "-R", "hdrs"),
+        SENDER,
+        seven_bit_message,
+        {"ENVID": "envelope+1=2", "RET": "HDRS"},
+        {
+            RECIPIENT: YOU | {"NOTIFY": ["SUCCESS", "FAILURE"]},
+            "you+tag=1@example.com": {"ORCPT": "rfc822;you+tag=1@example.com", "NOTIFY": ["SUCCESS", "FAILURE"]},
+        },
+    ),
+    Relayed(("-N", "never"), "", seven_bit_message, {}, {RECIPIENT: YOU | {"NOTIFY": ["NEVER"]}}),
+    Relayed(
+        ("-N", "success,delay", "-V", "envelope-2", "-R", "full"),
+        "jürgen@example.com",
+        utf8_message,
+        UTF8 | EIGHT_BITS | {"ENVID": "envelope-2", "RET": "FULL"},
+        {
+            RECIPIENT: YOU | {"NOTIFY": ["SUCCESS", "DELAY"]},
+            # RFC 6533 section 3
+            "用户@例子.example": {"ORCPT": "utf-8;用户@例子.example", "NOTIFY": ["SUCCESS", "DELAY"]},
+        },
+    ),
+    Relayed((), SENDER, utf8_message, UTF8 | EIGHT_BITS, {RECIPIENT: YOU}),
+]
+
+
+@pytest.mark.parametrize("transport", ["smtp", "lmtp"])
+def test_a_postfix_relays_with_parameters(recorder: Server, postfix_folder: Path, transport: str) -> None:
+    """DSN, 8BITMIME and SMTPUTF8; CHUNKING not: Postfix takes BDAT, but its client sends none."""
+    settings = over_lmtp(recorder) if transport == "lmtp" else {}
+    contents = [row.make() for row in RELAYED]
+    deliveries = sum(len(row.recipients) for row in RELAYED)
+    with relaying(postfix_folder, recorder, f"[127.0.0.1]:{recorder.port()}", **settings) as postfix:
+        for row, content in zip(RELAYED, contents, strict=True):
+            postfix.submit(content, *row.recipients, sender=row.sender or "<>", options=row.options)
+        wait_until(lambda: postfix.read_log().count(SENT) >= deliveries, "all is delivered")
+    log = postfix.read_log()
+    # Not one more, as Postfix's own notice would be where the server did not take charge of it.
+    assert log.count("status=") == log.count(SENT) == deliveries, log
+    for row, content in zip(RELAYED, contents, strict=True):
+        sender, params, recipients, stored = recorded_once(recorder, content.split(b"\r\n")[3])
+        assert_relayed(stored, content)
+        assert 0 <= params.pop("SIZE") - len(stored) < 16, "RFC 1870: close to the truth"
+        assert (sender, params, recipients) == (row.sender, row.params, row.recipients)
