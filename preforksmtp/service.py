@@ -24,7 +24,7 @@ from .net.resolver import Resolver
 from .net.wire import Wire
 from .networks import Networks
 from .prefork import scoreboard
-from .prefork.seat import Seat
+from .prefork.seat import Drain, Seat
 from .smtp import reply
 from .smtp.address import is_host_name
 from .smtp.dialogue import Dialogue
@@ -154,11 +154,11 @@ class Service:
         seat.session = session.id
         seat.interrupt = wire.interrupt
         journal = SessionJournal(self._log, self._access, seat, self._worker)
-        linger = True
+        linger = wait = True
         visit: Visit | None = None
         try:
             if terms.proxies and session.peer.host in terms.proxies:
-                _proxied(session, sock)
+                _proxied(session, sock, seat.drain)
             if terms.limiter is not None:
                 visit = terms.limiter.enter(session)
                 rules = terms.limiter.rules(session)
@@ -171,6 +171,7 @@ class Service:
                 session.tls = wire.start_tls(rules.command_timeout)
                 journal.tls_started(session)
             if seat.drain.requested:  # the whole server stops, and the connection was still in the kernel's queue
+                wait = False  # there may be many more
                 _say(wire, reply.SHUTTING_DOWN)
             else:
                 dialogue = Dialogue(wire, session, rules, journal)
@@ -191,7 +192,7 @@ class Service:
             seat.interrupt = None  # before the descriptor's number can be another connection's
             if visit is not None:
                 visit.leave()
-            wire.close(linger)
+            wire.close(linger, wait)
 
     def _introduce(self, dialogue: Dialogue, terms: Terms) -> None:
         """What is known of the client before a word is spoken."""
@@ -284,9 +285,9 @@ def _say(wire: Wire | TranscribedWire, answer: Reply) -> None:
     wire.flush()
 
 
-def _proxied(session: Session, sock: socket.socket) -> None:
+def _proxied(session: Session, sock: socket.socket, drain: Drain) -> None:
     """Take over what the PROXY header in front of SMTP or TLS says; the connection's own ends where it says nothing."""
-    source, destination = read_header(sock)
+    source, destination = read_header(sock, drain)
     session.proxy = session.peer
     if source is not None and destination is not None:
         session.peer = Endpoint(*source)

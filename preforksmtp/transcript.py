@@ -163,10 +163,10 @@ class TranscribedWire:
         self._record("*", f"[TLS: {facts.version} {facts.cipher}]")
         return facts
 
-    def close(self, linger: bool) -> None:
+    def close(self, linger: bool, wait: bool = True) -> None:
         self._tell_octets()
         self._record("*", "[closed]")
-        self._wire.close(linger)
+        self._wire.close(linger, wait)
 
     def _record(self, mark: str, text: str) -> None:
         if not self._greeted:  # not before: a PROXY header may change who the client is

@@ -160,7 +160,7 @@ def test_a_line_that_is_put_back_is_told_once(wire, lines):
 def test_tls_and_the_end(wire, lines):
     it = wire(b"")
     it.start_tls(1.0)
-    it._wire.close = lambda linger: None
+    it._wire.close = lambda linger, wait: None
     it.close(False)
     assert lines() == ["*: [TLS: TLSv1.3 TLS_FAKE]", "*: [closed]"]
 

@@ -6,20 +6,22 @@ that left without an octet is EOFError. Runs in session threads, under a deadlin
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from time import monotonic
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .binding import channel_bindings
+from .drain import Drain, await_socket
 from .hello import MOST_OCTETS, ClientHello, await_hello
 from .tls import ServerContext
 
 _NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a fatal alert, in a record (RFC 7301 section 3.2)
 
+_DRAINING = "TLS handshake given up, the server shuts down"
 _LEFT = "the client left in the middle of it"
 
 # OpenSSL's reasons that people meet, in words. The rest is shown as OpenSSL has it.
@@ -58,13 +60,17 @@ class TLS(NamedTuple):
     bindings: Mapping[str, bytes] = MappingProxyType({})
 
 
-def expect_hello(sock: socket.socket, context: ssl.SSLContext, deadline: float, seconds: float) -> ClientHello:
+def expect_hello(
+    sock: socket.socket, context: ssl.SSLContext, deadline: float, seconds: float, drain: Drain
+) -> ClientHello:
     """Wait for the client to begin. Refuses protocols (ALPN) that are not ours."""
     try:
-        hello = await_hello(sock, deadline)
+        hello = await_hello(sock, deadline, drain)
     except TimeoutError:
         why = f"TLS handshake not begun within {seconds:g} s: does the client speak in clear?"
         raise ConnectionError(why) from None
+    except InterruptedError:
+        raise ConnectionError(_DRAINING) from None
     except OSError as error:
         raise ConnectionError(f"TLS handshake failed: {error}") from None
     if hello.protocols and isinstance(context, ServerContext) and context.protocols.isdisjoint(hello.protocols):
@@ -86,6 +92,8 @@ def explained() -> Iterator[None]:
     """Whatever fails inside becomes a ConnectionError with one clear line."""
     try:
         yield
+    except InterruptedError:
+        raise ConnectionError(_DRAINING) from None
     except TimeoutError:
         why = "the client stopped in the middle of it"
     except ssl.SSLError as error:
@@ -97,14 +105,17 @@ def explained() -> Iterator[None]:
     raise ConnectionError(f"TLS handshake failed: {why}")
 
 
-def shake_hands(sock: ssl.SSLSocket, deadline: float) -> None:
+def shake_hands(sock: ssl.SSLSocket, deadline: float, drain: Drain) -> None:
     """The handshake itself; call it within explained()."""
+    sock.settimeout(0)
     while True:
-        sock.settimeout(max(deadline - monotonic(), 0.001))
         try:
             return sock.do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            continue
+        except ssl.SSLWantReadError:
+            events = select.POLLIN
+        except ssl.SSLWantWriteError:
+            events = select.POLLOUT
+        await_socket(sock, events, deadline, drain)
 
 
 def describe(sock: ssl.SSLSocket, context: ssl.SSLContext, hello: ClientHello) -> TLS:

@@ -3,7 +3,7 @@
 It tells what Python's ssl module does not: whether a client that names protocols (ALPN) names ours, a server name that
 is not ASCII (the module's own callback fails with it), and what speaks on a TLS port that is no TLS at all. What cannot
 be parsed is left to OpenSSL, and nothing is taken from the socket. Raises EOFError where the client left without an
-octet; NotTLS; TimeoutError.
+octet; NotTLS; TimeoutError; InterruptedError where the worker drains.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import select
 import socket
 from time import monotonic, sleep
 from typing import NamedTuple
+
+from .drain import Drain, await_socket
 
 MOST_OCTETS = 16384 + 1024  # of a ClientHello and its record headers; usual are 200 to 2000
 
@@ -35,25 +37,23 @@ class ClientHello(NamedTuple):
 NOTHING_KNOWN = ClientHello()
 
 
-def await_hello(sock: socket.socket, deadline: float) -> ClientHello:
+def await_hello(sock: socket.socket, deadline: float, drain: Drain) -> ClientHello:
     """Wait for the whole ClientHello, until the monotonic time `deadline`, and leave it in the socket."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN | _HANGUP)
     pause = 0.001
     while True:
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        events = poll.poll(left * 1000)
-        if not events:
-            continue
+        events = await_socket(sock, select.POLLIN | _HANGUP, deadline, drain)
         seen = _peek(sock)
         hello = parse_hello(seen)
         if hello is not None:
             return hello
-        if events[0][1] & _HANGUP or len(seen) >= MOST_OCTETS:
+        if events & _HANGUP or len(seen) >= MOST_OCTETS:
             return NOTHING_KNOWN
         # Not all here yet. poll() cannot wait for more than what is there; this is rare, and soon over.
+        if drain.requested:
+            raise InterruptedError
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
         sleep(min(pause, left))
         pause = min(pause * 2, 0.05)
 

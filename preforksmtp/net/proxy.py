@@ -9,10 +9,13 @@ checks of load balancers do.
 from __future__ import annotations
 
 import ipaddress
+import select
 import socket
 import struct
 from time import monotonic
 from typing import NamedTuple
+
+from .drain import Drain, await_socket
 
 DEADLINE = 5.0  # seconds for the whole header: proxies send it at once
 
@@ -41,9 +44,9 @@ class Header(NamedTuple):
 NOT_PROXIED = Header(None, None)
 
 
-def read_header(sock: socket.socket, seconds: float = DEADLINE) -> Header:
+def read_header(sock: socket.socket, drain: Drain, seconds: float = DEADLINE) -> Header:
     """The header with which the connection begins. Leaves the socket blocking, and at the first octet after it."""
-    reader = _Reader(sock, monotonic() + seconds, seconds)
+    reader = _Reader(sock, drain, seconds)
     try:
         # Neither version's header is shorter than version 2's signature.
         start = reader.begin(len(SIGNATURE))
@@ -58,9 +61,10 @@ def read_header(sock: socket.socket, seconds: float = DEADLINE) -> Header:
 class _Reader:
     """Reads from a socket without ever taking more than asked for."""
 
-    def __init__(self, sock: socket.socket, deadline: float, seconds: float) -> None:
+    def __init__(self, sock: socket.socket, drain: Drain, seconds: float) -> None:
         self._sock = sock
-        self._deadline = deadline
+        self._drain = drain
+        self._deadline = monotonic() + seconds
         self._seconds = seconds
         self._count = 0
 
@@ -97,12 +101,13 @@ class _Reader:
                 raise ProxyError(f"PROXY header of more than {V1_OCTETS} octets")
 
     def _receive(self, size: int, flags: int = 0) -> bytes:
-        left = self._deadline - monotonic()
         try:
-            if left <= 0:
+            if monotonic() >= self._deadline:
                 raise TimeoutError
-            self._sock.settimeout(left)
+            await_socket(self._sock, select.POLLIN, self._deadline, self._drain)
             data = self._sock.recv(size, flags)
+        except InterruptedError:
+            raise EOFError("the server shuts down") from None
         except TimeoutError:
             what = f"only {self._count} octets of the" if self._count else "no"
             raise ProxyError(f"{what} PROXY header within {self._seconds:g} s") from None

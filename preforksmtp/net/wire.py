@@ -15,8 +15,9 @@ import ssl
 import struct
 from functools import lru_cache
 from time import monotonic
-from typing import Protocol, cast
+from typing import cast
 
+from .drain import Drain, await_socket
 from .handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
 
 __all__ = ["TLS", "Drain", "Wire"]
@@ -26,11 +27,6 @@ _TRICKLE = 1024  # octets after which a slow body has earned a new deadline
 _LINGER = 2.0  # seconds to let a client read our last reply
 _LINGER_OCTETS = 1 << 20
 _LEFT = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only a reset is seen
-
-
-class Drain(Protocol):
-    requested: bool
-    fd: int  # readable from then on
 
 
 class Wire:
@@ -150,12 +146,14 @@ class Wire:
 
     def _poll(self, events: int, seconds: float) -> bool:
         self.flush()
-        if self._end:
-            seconds = max(0.0, min(seconds, self._end - monotonic()))
-        poll = select.poll()
-        poll.register(self._sock, events)
-        poll.register(self._drain.fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        deadline = monotonic() + seconds
+        try:
+            await_socket(self._sock, events, min(deadline, self._end or deadline), self._drain)
+        except TimeoutError:
+            return False
+        except InterruptedError:
+            pass
+        return True
 
     def push_back(self, data: bytes) -> None:
         self._buffer = data + self._buffer[self._position :]
@@ -240,12 +238,7 @@ class Wire:
         if idle and not sock.pending():
             if self._drain.requested:
                 raise InterruptedError
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
-            poll.register(self._drain.fd, select.POLLIN)
-            ready = poll.poll(max(0.0, left) * 1000)
-            if self._drain.requested and sock.fileno() not in [fd for fd, _ in ready]:
-                raise InterruptedError
+            await_socket(sock, select.POLLIN, deadline, self._drain)
             left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -278,13 +271,13 @@ class Wire:
         deadline = monotonic() + timeout
         if self._end and self._end < deadline:
             deadline = self._end
-        hello = expect_hello(self._sock, self._context, deadline, timeout)
+        hello = expect_hello(self._sock, self._context, deadline, timeout, self._drain)
         context = choose_context(self._context, hello)
         with explained():
             sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
             self._sock, self._recv, self._send = sock, sock.recv, sock.sendall
             self._tls, self._ordinary = True, False
-            shake_hands(sock, deadline)
+            shake_hands(sock, deadline, self._drain)
         return describe(sock, context, hello)
 
     def fileno(self) -> int:
@@ -294,17 +287,18 @@ class Wire:
         name = self._sock.getsockname()
         return (name[0], name[1]) if isinstance(name, tuple) else ("unix", 0)
 
-    def close(self, linger: bool) -> None:
+    def close(self, linger: bool, wait: bool = True) -> None:
         """Close. `linger`: we end it, perhaps in the middle of what the client sends: see that it can read why.
 
-        Closing with unread input resets the connection, and a reset destroys a reply on its way.
+        Closing with unread input resets the connection, and a reset destroys a reply on its way; so what comes is read
+        until the client closes too, or for some time; without `wait` only what is there already.
         """
         try:
             if self._tls:
                 self._close_tls()
             if linger:
                 self._sock.shutdown(socket.SHUT_WR)
-                self._read_out()
+                self._read_out(_LINGER if wait else 0.0)
         except (OSError, ValueError):
             pass  # the client was faster
         finally:
@@ -319,10 +313,10 @@ class Wire:
         except OSError:
             pass
 
-    def _read_out(self) -> None:
-        deadline, dropped = monotonic() + _LINGER, 0
-        self._sock.settimeout(_LINGER)
-        while dropped < _LINGER_OCTETS and monotonic() < deadline:
+    def _read_out(self, seconds: float) -> None:
+        deadline, dropped = monotonic() + seconds, 0
+        self._sock.settimeout(seconds)
+        while dropped < _LINGER_OCTETS and (not seconds or monotonic() < deadline):
             data = self._sock.recv(65536)
             if not data:
                 return

@@ -20,6 +20,7 @@ from preforksmtp.net.handshake import TLS, explain
 from preforksmtp.net.hello import ClientHello, NotTLS, parse_hello
 from preforksmtp.net.tls import ServerContext, server_context
 from preforksmtp.net.wire import Wire
+from preforksmtp.prefork.seat import Drain
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 
@@ -38,9 +39,7 @@ class Settings:
     sni: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
-class Drain:
-    requested = False
-    fd = -1
+NO_DRAIN = Drain()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ def shake(context: ssl.SSLContext, client: Client, timeout: float = 10.0) -> tup
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         theirs = socket.create_connection(listener.getsockname(), 10)
         ours, _ = listener.accept()
-        wire = Wire(ours, Drain(), 10.0, context)
+        wire = Wire(ours, NO_DRAIN, 10.0, context)
 
         def run() -> object:
             with theirs:
@@ -412,7 +411,7 @@ def session(context: ServerContext) -> Iterator[tuple[Wire, ssl.SSLSocket, socke
         theirs = socket.create_connection(listener.getsockname(), 10)
         ours, _ = listener.accept()
         raw = theirs.dup()
-        wire = Wire(ours, Drain(), 10.0, context)
+        wire = Wire(ours, NO_DRAIN, 10.0, context)
         answer = pool.submit(trusting().wrap_socket, theirs)
         wire.start_tls(10)
         with answer.result(10) as client, raw:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from preforksmtp.net.proxy import NOT_PROXIED, SIGNATURE, Header, ProxyError, crc32c, parse_v1, parse_v2, read_header
+from preforksmtp.prefork.seat import Drain
 
+NO_DRAIN = Drain()
 AFTER = b"\x16\x03\x01 EHLO"  # what follows a header: SMTP or TLS
 TCP4 = b"PROXY TCP4 192.0.2.1 198.51.100.2 51000 25\r\n"
 FOUR = Header(("192.0.2.1", 51000), ("198.51.100.2", 25))
@@ -141,7 +143,7 @@ def test_a_header_is_read_and_nothing_behind_it(pair: Pair, header: bytes, wante
     ours, peer = pair
     sender = threading.Thread(target=peer.sendall, args=(header + AFTER,))
     sender.start()
-    assert read_header(ours, 10) == wanted
+    assert read_header(ours, NO_DRAIN, 10) == wanted
     assert ours.gettimeout() is None
     assert ours.recv(100, socket.MSG_WAITALL | socket.MSG_PEEK | socket.MSG_DONTWAIT) == AFTER
     sender.join()
@@ -157,7 +159,7 @@ def test_octet_by_octet(pair: Pair, header: bytes, wanted: Header) -> None:
 
     sender = threading.Thread(target=trickle)
     sender.start()
-    assert read_header(ours, 10) == wanted
+    assert read_header(ours, NO_DRAIN, 10) == wanted
     sender.join()
     ours.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -169,7 +171,7 @@ def test_a_bad_header_is_one_clear_line(pair: Pair, header: bytes) -> None:
     ours, peer = pair
     peer.sendall(header)  # and stays: what is wrong is seen without waiting for the end
     with pytest.raises(ProxyError) as caught:
-        read_header(ours, 10)
+        read_header(ours, NO_DRAIN, 10)
     line = str(caught.value)
     assert "PROXY header" in line
     assert line.isprintable()
@@ -181,7 +183,7 @@ def test_who_begins_with_something_else_is_refused_at_once(pair: Pair) -> None:
     ours, peer = pair
     peer.sendall(b"PRQ")
     with pytest.raises(ProxyError, match=r"^no PROXY header, but 'PRQ'$"):
-        read_header(ours, 10)
+        read_header(ours, NO_DRAIN, 10)
 
 
 def close(peer: socket.socket) -> None:
@@ -205,13 +207,13 @@ def test_a_peer_that_leaves_after_any_octet(header: bytes, leave: Callable[[sock
                 leave(peer)
                 if octets == 0:
                     with pytest.raises(EOFError):
-                        read_header(ours, 10)
+                        read_header(ours, NO_DRAIN, 10)
                 elif leave is close:
                     with pytest.raises(ProxyError, match=f"^closed after {octets} octets of the PROXY header$"):
-                        read_header(ours, 10)
+                        read_header(ours, NO_DRAIN, 10)
                 else:  # a reset destroys what was not read yet
                     with pytest.raises((EOFError, ProxyError)):
-                        read_header(ours, 10)
+                        read_header(ours, NO_DRAIN, 10)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_a_silent_peer(pair: Pair, begin: bytes, line: str) -> None:
     ours, peer = pair
     peer.sendall(begin)
     with pytest.raises(ProxyError) as caught:
-        read_header(ours, 0.05)
+        read_header(ours, NO_DRAIN, 0.05)
     assert str(caught.value) == line
 
 
@@ -245,7 +247,7 @@ def test_one_deadline_for_all_of_it(pair: Pair) -> None:
     sender.start()
     try:
         with pytest.raises(ProxyError, match=r"^only \d+ octets of the PROXY header within 0\.2 s$"):
-            read_header(ours, 0.2)
+            read_header(ours, NO_DRAIN, 0.2)
     finally:
         done.set()
         sender.join()
@@ -255,7 +257,7 @@ def test_over_a_unix_socket() -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         peer.sendall(TCP4 + AFTER)
-        assert read_header(ours, 10) == FOUR
+        assert read_header(ours, NO_DRAIN, 10) == FOUR
         assert ours.recv(100) == AFTER
 
 
@@ -297,7 +299,7 @@ def test_mutants_are_a_header_an_error_or_an_end(seed: int) -> None:
             peer.sendall(mutant)
             peer.shutdown(socket.SHUT_WR)
             try:
-                check(read_header(ours, 10))
+                check(read_header(ours, NO_DRAIN, 10))
             except (ProxyError, EOFError) as error:
                 assert str(error).isprintable()
 
@@ -309,3 +311,14 @@ def check(header: Header) -> None:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             socket.inet_pton(family, host)
             assert 0 <= port <= 65535
+
+
+def test_a_drain_ends_the_wait() -> None:
+    drain = Drain()
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        peer.sendall(b"PROXY TCP4")
+        threading.Timer(0.05, drain.begin, (0.0,)).start()
+        with pytest.raises(EOFError):
+            read_header(ours, drain, 60)
+    drain.close()

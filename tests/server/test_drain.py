@@ -1,0 +1,65 @@
+"""A full stop of the running program: who waits anywhere is let go at once, and hears of it where it can."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from pathlib import Path
+
+from tests.certificates import Certificate
+from tests.processes import PATIENCE, wait_until
+from tests.server.conftest import LOOPBACK, Serve, Talk
+
+HOURS = "3600"  # no test waits so long for a drain
+SLOW = """
+import os, time
+
+def handler(message):
+    os.write(2, b"handling\\n")
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+"""
+
+
+def test_nobody_is_waited_for_in_a_handshake(serve: Serve, tmp_path: Path, certificate: Certificate) -> None:
+    (tmp_path / "app.py").write_text("def handler(message): pass\n")
+    (tmp_path / "preforksmtp.conf.py").write_text(
+        f"bind = ['smtps://{LOOPBACK}', 'smtp://{LOOPBACK}', 'lmtp://{LOOPBACK}?proxy_protocol=127.0.0.1']\n"
+        f"certfile, keyfile = {str(certificate.certfile)!r}, {str(certificate.keyfile)!r}\n"
+    )
+    server = serve("--graceful-timeout", HOURS, "app").ready()
+    with contextlib.ExitStack() as stack:
+        for said in (b"", b"\x16\x03\x01\x02\x00\x01"):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.port("smtps")), PATIENCE))
+            silent.sendall(said)
+        proxy = stack.enter_context(socket.create_connection(("127.0.0.1", server.port("lmtp")), PATIENCE))
+        proxy.sendall(b"PROXY TCP4 ")
+        talk = stack.enter_context(Talk(server.port("smtp")))
+        assert talk.ask("EHLO c.example.com").startswith("250")
+        assert talk.ask("STARTTLS").startswith("220")
+        idle = stack.enter_context(Talk(server.port("smtp")))  # who came before it is being served
+        assert server.stop() == 0
+        assert idle.read().startswith("421 4.3.2")
+        assert talk.read() == ""
+
+
+def test_everybody_in_the_queue_hears_421(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(SLOW)
+    server = serve("-b", LOOPBACK, "--threads", "1", "--graceful-timeout", str(PATIENCE), "app").ready()
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(Talk(server.port()))
+        busy.begin_data()
+        busy.send(b"x\r\n.\r\n")
+        server.wait_for("^handling$")
+        queue = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port()), PATIENCE)) for _ in range(40)
+        ]
+        server.send(signal.SIGTERM)
+        wait_until(lambda: server.matches("draining"), "the drain")
+        (tmp_path / "go").touch()
+        assert busy.read().startswith("250"), "a success is answered"
+        for client in queue:  # which all keep their side open
+            assert client.recv(100).startswith(b"421 4.3.2")
+            assert client.recv(100) == b""
+        assert server.wait() == 0
