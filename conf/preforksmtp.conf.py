@@ -26,6 +26,13 @@
 # Most connections waiting in the kernel to be accepted, for each listener.
 # backlog = 2048
 
+# Give each worker a socket and a queue of its own on each TCP listener (SO_REUSEPORT), among
+# which the kernel spreads connections by their addresses. Nobody else serves them, then: they
+# wait while the worker is full, or was killed and is not yet replaced; and those in the queue may
+# be lost where the number of workers shrinks. Without it all workers share one queue, which has
+# none of that.
+# reuse_port = False
+
 # Seconds without a heartbeat after which a worker is killed and replaced.
 # timeout = 30
 

@@ -51,6 +51,7 @@ def warnings(config: "Config") -> list[str]:
     """What a user should hear of though the server can run: one line each."""
     lines = []
     lines += _warn_of_identity(config)
+    lines += _warn_of_reuse_port(config)
     for bind in config.binds():
         view = config.for_bind(bind)
         if view.require_auth and not view.certfile and not view.allow_insecure_auth:
@@ -181,6 +182,19 @@ def _warn_of_identity(config: "Config") -> list[str]:
         for what, folder in folders.items()
         if not identity.may_enter(folder)
     ]
+
+
+def _warn_of_reuse_port(config: "Config") -> list[str]:
+    from preforksmtp.net.lanes import queues_migrate
+
+    if not config.reuse_port:
+        return []
+    line = "reuse_port: a connection waits for one worker, however idle the others are"
+    if not queues_migrate():
+        line += (
+            "; connections queued may be lost where the number of workers shrinks, unless net.ipv4.tcp_migrate_req is 1"
+        )
+    return [line]
 
 
 def _check_identity(config: "Config") -> list[str]:

@@ -23,6 +23,7 @@ from .imports import forgetting_imports
 from .limits import make_limiter
 from .logs import Logs
 from .net.certificates import CertificateWatch
+from .net.lanes import Lanes
 from .net.listener import Listener
 from .net.revision import Revision
 from .net.tls import TLSError, server_context
@@ -81,6 +82,7 @@ class Composition:
         self.logs = logs
         self.revision = revision
         self.listeners: Sequence[Listener] = revision.listeners
+        self._lanes = Lanes(self.listeners)
         self.surroundings = Surroundings()
         self.identity = privileges.find(settings.user, settings.group)
         self.log = logging.getLogger(log.LOGGER)
@@ -91,7 +93,7 @@ class Composition:
         self.hooks = Hooks(functions, forgetting_imports)
 
     def plan(self) -> Plan:
-        return Plan(self.settings, [listener.socket for listener in self.listeners], self.boot, self.hooks)
+        return Plan(self.settings, self._lanes, self.boot, self.hooks)
 
     def announce(self) -> None:
         """Master: its workers serve."""
@@ -138,7 +140,7 @@ class Composition:
             make_terms(
                 self.settings.for_bind(listener.bind),
                 listener.bind,
-                listener.socket.getsockname(),
+                listener.name,
                 self.certificates.contexts.get(listener.bind.text),
                 hooks,
                 partial(make_limiter, clients=worker.clients, slot=worker.slot, log=self.log),
@@ -152,6 +154,7 @@ class Composition:
                     "password, token and certificate, or auth_mechanisms leaves none of their mechanisms",
                     bind,
                 )
+        self._lanes.listen(worker.lane, self.settings.backlog)
         return Service(terms, self.log, self.logs.access, worker.slot, self.logs.transcript).serve
 
 

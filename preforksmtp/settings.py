@@ -115,6 +115,11 @@ SETTINGS = (
             "Most sessions at once in each worker, one thread each."),
     Setting("backlog", (), integer(1, 65535), 2048, PROCESSES,
             "Most connections waiting in the kernel to be accepted, for each listener."),
+    Setting("reuse_port", (), boolean(), False, PROCESSES,
+            "Give each worker a socket and a queue of its own on each TCP listener (SO_REUSEPORT), among which the "
+            "kernel spreads connections by their addresses. Nobody else serves them, then: they wait while the worker "
+            "is full, or was killed and is not yet replaced; and those in the queue may be lost where the number of "
+            "workers shrinks. Without it all workers share one queue, which has none of that."),
     Setting("timeout", (), seconds(), 30, PROCESSES,
             "Seconds without a heartbeat after which a worker is killed and replaced."),
     Setting("boot_timeout", (), seconds(), 60, PROCESSES,

@@ -107,6 +107,15 @@ def test_warnings(monkeypatch):
     assert "in clear" in line
 
 
+@pytest.mark.parametrize("migrate", [False, True])
+def test_reuse_port_says_what_it_costs(monkeypatch, migrate):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("preforksmtp.net.lanes.queues_migrate", lambda: migrate)
+    (line,) = warnings(load(["--reuse-port"], {}))
+    assert line.startswith("reuse_port: a connection waits for one worker")
+    assert ("may be lost" in line) is not migrate
+
+
 def test_check_finds_nothing_in_the_default():
     assert check(load([], {})) == []
 

@@ -1,7 +1,8 @@
 """Listeners handed from one master to the next (an upgrade), through descriptors that survive exec and one variable.
 
-The variable PREFORKSMTP_FD is a JSON list: for each socket its descriptor, its address, the bind it served, the file it
-owns and its name if systemd passed it. Each descriptor is verified: it must be a listening socket with that address.
+The variable PREFORKSMTP_FD is a JSON list: for each listener its descriptor and those of its further lanes, its
+address, the bind it served, the file it owns and its name if systemd passed it. Each descriptor is verified: it must be
+a listening socket with that address.
 Both masters have the socket for a while, so neither removes the file of a unix socket while the other lives
 (`Listener.shared`). Fails with ListenError, one line.
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import MutableMapping, Sequence
+from socket import socket
 
 from preforksmtp.net.activation import VARIABLES, InheritError, Passed, adopt_socket
 from preforksmtp.net.bind import Bind, parse_bind
+from preforksmtp.net.lanes import is_listening
 from preforksmtp.net.listener import Listener, ListenError, format_address, prepare_socket
 
 VARIABLE = "PREFORKSMTP_FD"
@@ -26,10 +29,12 @@ def hand_over(listeners: Sequence[Listener], environ: MutableMapping[str, str]) 
     for listener in listeners:
         if not any(listener.bind is bind for bind in binds):
             binds.append(listener.bind)
+        lanes = [sock for sock in listener.lanes if is_listening(sock)]
         number = next(index for index, bind in enumerate(binds) if bind is listener.bind)
         rows.append(
             {
                 "fd": listener.socket.fileno(),
+                "lanes": [sock.fileno() for sock in lanes],
                 "address": listener.address,
                 "bind": listener.bind.text,
                 "number": number,  # a bind may have several sockets, and two binds the same text (port 0)
@@ -38,7 +43,8 @@ def hand_over(listeners: Sequence[Listener], environ: MutableMapping[str, str]) 
                 "passed": listener.passed and [listener.passed.fd, listener.passed.name],
             }
         )
-        listener.socket.set_inheritable(True)
+        for sock in (listener.socket, *lanes):
+            sock.set_inheritable(True)
     for name in VARIABLES:  # systemd's, from the start of the first master
         environ.pop(name, None)
     environ[VARIABLE] = json.dumps(rows)
@@ -60,12 +66,7 @@ def take_over(text: str) -> list[Listener]:
 
 def _take(row: dict[str, object], binds: dict[int, Bind]) -> Listener:
     fd, number, text = int(str(row["fd"])), int(str(row["number"])), str(row["bind"])
-    sock = adopt_socket(fd)
-    os.set_inheritable(fd, False)
-    if format_address(sock) != row["address"]:
-        sock.close()
-        raise InheritError(f"descriptor {fd} is {format_address(sock)}, not {row['address']}")
-    prepare_socket(sock)
+    sock = _adopt(fd, str(row["address"]))
     if number not in binds:
         known = text.startswith("fd://") and row["passed"]  # a bind that systemd's socket brought with it
         binds[number] = Bind(text, str(row["scheme"]), fd=fd) if known else parse_bind(text)
@@ -73,7 +74,19 @@ def _take(row: dict[str, object], binds: dict[int, Bind]) -> Listener:
     path = str(row["path"]) if row["path"] is not None else None
     listener = Listener(binds[number], sock, path=path, passed=passed)
     listener.shared = True
+    lanes = row.get("lanes", [])
+    listener.lanes += [_adopt(int(lane), listener.address) for lane in (lanes if isinstance(lanes, list) else [])]
     return listener
+
+
+def _adopt(fd: int, address: str) -> socket:
+    sock = adopt_socket(fd)
+    os.set_inheritable(fd, False)
+    if format_address(sock) != address:
+        sock.close()
+        raise InheritError(f"descriptor {fd} is {format_address(sock)}, not {address}")
+    prepare_socket(sock)
+    return sock
 
 
 def share(listeners: Sequence[Listener], shared: bool) -> None:

@@ -60,7 +60,9 @@ class Listener:
         """`path`: file of a unix socket that this process bound, to be removed by close(). `passed`: by systemd."""
         self.bind = bind
         self.socket = sock
+        self.name = sock.getsockname()  # for workers of another lane, who have closed this socket
         self.address = format_address(sock)
+        self.lanes: list[socket.socket] = []  # further sockets of the same address, from lane 1 on; see lanes.py
         self.path = path
         self.passed = passed
         self.shared = False  # another master serves it as well (an upgrade): its file stays
@@ -70,15 +72,26 @@ class Listener:
     def __repr__(self) -> str:
         return f"<Listener {self.bind.scheme} {self.address} fd={self.socket.fileno()}>"
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether it may have further sockets: TCP, and not given to us by somebody who would not know of them."""
+        return self.bind.host is not None and self.passed is None
+
+    def sockets(self) -> list[socket.socket]:
+        """Those of all lanes."""
+        return [self.socket, *self.lanes]
+
     def serving(self, bind: Bind) -> Listener:
-        """The same socket for another bind, of the same place; this object is not closed then."""
+        """The same sockets for another bind, of the same place; this object is not closed then."""
         other = Listener(bind, self.socket, path=self.path, passed=self.passed)
+        other.lanes = self.lanes
         other.shared = self.shared
         return other
 
     def close(self) -> None:
         """Close; the process that bound a unix socket also removes its file, if it is still the same one."""
-        self.socket.close()
+        for sock in self.sockets():
+            sock.close()
         if self.path is None or self.shared or os.getpid() != self._pid:
             return  # a worker's copy, or a socket that belongs to the service manager
         path, self.path = self.path, None
@@ -97,7 +110,6 @@ def open_listeners(
     backlog: int,
     environ: MutableMapping[str, str],
     send_timeout: float = SEND_TIMEOUT,
-    reuse_port: bool = False,
     tries: int | None = None,
 ) -> list[Listener]:
     """Open every bind, in the given order; runs in the master. A host name or ":25" may yield several.
@@ -112,7 +124,7 @@ def open_listeners(
         listeners += [Listener(bind, sock, passed=passed[sock.fileno()]) for bind, sock in assigned]
         _refuse_same_fd(rest)
         for bind in rest:
-            listeners += _open(bind, backlog, reuse_port, BIND_TRIES if tries is None else tries)
+            listeners += _open(bind, backlog, BIND_TRIES if tries is None else tries)
     except (ListenError, InheritError) as error:
         for listener in listeners:
             listener.close()
@@ -139,12 +151,12 @@ def format_address(sock: socket.socket) -> str:
     return f"unix:{name}"
 
 
-def _open(bind: Bind, backlog: int, reuse_port: bool, tries: int) -> list[Listener]:
+def _open(bind: Bind, backlog: int, tries: int) -> list[Listener]:
     if bind.fd is not None:
         return [Listener(bind, adopt_socket(bind.fd))]
     if bind.path is not None:
         return [_open_unix(bind, bind.path, backlog)]
-    return _open_inet(bind, backlog, reuse_port, tries)
+    return _open_inet(bind, backlog, tries)
 
 
 def _refuse_same_fd(binds: Iterable[Bind]) -> None:
@@ -157,7 +169,7 @@ def _refuse_same_fd(binds: Iterable[Bind]) -> None:
 # --- TCP
 
 
-def _open_inet(bind: Bind, backlog: int, reuse_port: bool, tries: int) -> list[Listener]:
+def _open_inet(bind: Bind, backlog: int, tries: int) -> list[Listener]:
     """One listener for each address of the host; an address family this machine lacks is passed over."""
     listeners: list[Listener] = []
     missing: OSError | None = None
@@ -166,7 +178,7 @@ def _open_inet(bind: Bind, backlog: int, reuse_port: bool, tries: int) -> list[L
         if bind.port == 0 and listeners:  # ":0": v4 and v6 on the same port
             address = (address[0], listeners[0].socket.getsockname()[1], *address[2:])  # noqa: PLW2901
         try:
-            listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, reuse_port, tries)))
+            listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, tries)))
         except OSError as error:
             if len(addresses) > 1 and _family_missing(family, error):
                 missing = error
@@ -204,14 +216,12 @@ def _resolve(bind: Bind) -> list[tuple[socket.AddressFamily, _Address]]:
 
 
 def _listen_retrying(
-    bind: Bind, family: socket.AddressFamily, address: _Address, backlog: int, reuse_port: bool, tries: int
+    bind: Bind, family: socket.AddressFamily, address: _Address, backlog: int, tries: int
 ) -> socket.socket:
     for attempt in range(1, tries + 1):
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:  # v4 has a socket of its own, so no peer shows as ::ffff:192.0.2.1
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(address)

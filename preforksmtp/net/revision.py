@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from preforksmtp.net.activation import find_bind
 from preforksmtp.net.bind import Bind
+from preforksmtp.net.lanes import is_listening
 from preforksmtp.net.listener import Listener, open_listeners
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,9 @@ class Revision:
             listener.close()
         for listener in self.kept:
             if listener.passed is None and listener.bind.fd is None:
-                listener.socket.listen(self.backlog)
+                for sock in listener.sockets():
+                    if is_listening(sock):
+                        sock.listen(self.backlog)
             if listener.path is not None and listener.bind.mode is not None:
                 try:
                     os.chmod(listener.path, listener.bind.mode)

@@ -47,10 +47,11 @@ class Child:
     """One worker as its master sees it, from before the fork (`pid` is 0) to after reaping (`status` is set). What a
     hook gets as `worker` in the master."""
 
-    def __init__(self, slot: Slot, generation: Generation) -> None:
+    def __init__(self, slot: Slot, generation: Generation, lane: int = 0) -> None:
         self.pid = 0
         self.slot = slot
         self.generation = generation
+        self.lane = lane  # which of several queues it serves; see strength.py
         self.status: int | None = None  # as from waitpid
         self.forked = time.monotonic()
         self.ready_at: float | None = None  # when the master noticed

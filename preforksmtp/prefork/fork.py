@@ -2,7 +2,7 @@
 
 `fork_worker` and `fork_aide` run in the master and return at once. Signals are blocked from before the fork until the
 child has handlers of its own and the master has the child in its table, so none is lost and none hits the wrong one.
-A child keeps no descriptor that is the master's alone. OSError: cannot fork.
+A child keeps no descriptor that is the master's alone. OSError: cannot fork, or open the sockets of a lane.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ Aides = dict[int, OnDeath]  # by process id
 
 def fork_worker(master: Master, record: Child) -> None:
     """Master: the worker of this record, which gets its process id."""
+    sockets = record.generation.listeners.lane(record.lane)
     _flush()
     with signals.blocked() as mask:
         pid = os.fork()
         if pid == 0:
-            _become_worker(master, record, mask)
+            _become_worker(master, record, mask, sockets)
         record.pid = record.slot.pid = pid
         master.children[pid] = record
 
@@ -54,23 +55,23 @@ def _flush() -> None:
             stream.flush()
 
 
-def _become_worker(master: Master, record: Child, mask: set[int]) -> NoReturn:
+def _become_worker(master: Master, record: Child, mask: set[int], sockets: Sequence[socket]) -> NoReturn:
     """Worker, all signals blocked. Our own handlers and descriptors first, then let signals in."""
     try:
         generation, wakeup = record.generation, master.wakeup
         wakeup.close_in_child()
         worker = Worker(
             generation.config,
-            generation.listeners,
+            sockets,
             master.log,
             generation.board,
             record.slot,
             wakeup.lifeline,
             wakeup.bell,
         )
-        worker.server, worker.hooks = master, generation.hooks
+        worker.server, worker.hooks, worker.lane = master, generation.hooks, record.lane
         worker.take_signals()
-        _close_what_is_not_ours(master, generation.listeners)
+        _close_what_is_not_ours(master, sockets)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         worker.run(generation.plan.boot)
     except BaseException:
@@ -102,7 +103,7 @@ def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep
 def _close_what_is_not_ours(master: Master, keep: Sequence[socket]) -> None:
     """Any child. Or a port, or a lock, would still be held when its owner lets go of it."""
     generations = (master.current, master.reload.candidate)
-    for listener in {listener for generation in generations if generation for listener in generation.listeners}:
+    for listener in {listener for generation in generations if generation for listener in generation.listeners.every()}:
         if listener not in keep:
             listener.close()
     for callback in master.on_child:

@@ -31,9 +31,25 @@ class MasterConfig(WorkerConfig, Protocol):
     @property
     def workers(self) -> int: ...
     @property
+    def reuse_port(self) -> bool: ...
+    @property
     def timeout(self) -> float: ...
     @property
     def boot_timeout(self) -> float: ...
+
+
+class Listeners(Protocol):
+    """The listening sockets of a plan, by lane: with reuse_port each worker has a lane, and queues, of its own; without
+    it there is lane 0 only."""
+
+    def lane(self, number: int) -> Sequence[socket]:
+        """Master: what a worker there serves; opened if it is not. OSError."""
+
+    def every(self) -> Sequence[socket]:
+        """Any process: of all lanes."""
+
+    def cut(self, lanes: int) -> None:
+        """Master: close those of the lanes from this number on."""
 
 
 def nothing() -> None:
@@ -45,7 +61,7 @@ class Plan:
     """What root makes of one configuration. All of it is open and checked; the former one is still in place."""
 
     config: MasterConfig
-    listeners: Sequence[socket]
+    listeners: Listeners
     boot: Boot
     hooks: Hooks = field(default_factory=Hooks)
     commit: Callable[[], None] = nothing  # its first worker serves: let go of what only the former one needs

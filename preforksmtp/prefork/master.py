@@ -15,17 +15,17 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from socket import socket
+from collections.abc import Callable
 
 from preforksmtp.prefork import child, scoreboard, signals
 from preforksmtp.prefork.child import Child
 from preforksmtp.prefork.fork import Aides, fork_worker
-from preforksmtp.prefork.generation import Boot, Generation, MasterConfig, Plan, new_board
+from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.recycling import Recycling
 from preforksmtp.prefork.reload import Reload
 from preforksmtp.prefork.scoreboard import Scoreboard
+from preforksmtp.prefork.strength import Strength
 from preforksmtp.prefork.throttle import Throttle
 from preforksmtp.prefork.upgrade import Succession, Upgrade
 from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
@@ -51,7 +51,7 @@ class Master:
     on_child      in every child, first thing: close what is the master's alone
     """
 
-    def __init__(self, config: MasterConfig, listeners: Sequence[socket], boot: Boot, log: logging.Logger) -> None:
+    def __init__(self, config: MasterConfig, listeners: Listeners, boot: Boot, log: logging.Logger) -> None:
         self.log = log
         self.current = Generation(Plan(config, listeners, boot), 1, new_board(config))
         self.rehearse: Callable[[], None] | None = None
@@ -63,8 +63,8 @@ class Master:
         self.on_promoted: list[Callable[[], None]] = []
         self.on_round: list[Callable[[], None]] = []
         self.on_child: list[Callable[[], None]] = []
-        self.wanted = config.workers
         self.children: dict[int, Child] = {}
+        self.strength = Strength(self)
         self.aides: Aides = {}
         self.reload = Reload(self)
         self.recycling = Recycling(self)
@@ -79,9 +79,9 @@ class Master:
             signal.SIGHUP: self.reload.request,
             signal.SIGUSR1: self.reopen,
             signal.SIGUSR2: self.upgrade.begin,
-            signal.SIGWINCH: self.dismiss_workers,
-            signal.SIGTTIN: self.add_worker,
-            signal.SIGTTOU: self.remove_worker,
+            signal.SIGWINCH: self.strength.dismiss,
+            signal.SIGTTIN: self.strength.add,
+            signal.SIGTTOU: self.strength.remove,
         }
         self._throttle = Throttle()
         self._exit_code = 0
@@ -99,8 +99,9 @@ class Master:
         return self.current.board
 
     @property
-    def listeners(self) -> Sequence[socket]:
-        return self.current.listeners
+    def wanted(self) -> int:
+        """So many workers."""
+        return self.strength.wanted
 
     @property
     def hooks(self) -> Hooks:
@@ -117,6 +118,7 @@ class Master:
                 return HOOK_FAILED
             self.log.info("master %d: starting %d workers", os.getpid(), self.wanted)
             self.hook("nworkers_changed", self.wanted, None)
+            self.strength.fit_lanes()  # an old master may have had more
             while not self._over():
                 self._wait()
                 for number in self.wakeup.signals.take():
@@ -173,7 +175,7 @@ class Master:
             self.log.error("no slot left for a worker: too many old ones are still leaving")
             self._throttle.open_at = time.monotonic() + ROUND
             return None
-        worker = Child(slot, generation)
+        worker = Child(slot, generation, self.strength.lane(generation))
         self.hook("pre_fork", worker, hooks=generation.hooks)
         try:
             fork_worker(self, worker)
@@ -337,7 +339,7 @@ class Master:
         if not self.shares_listeners():
             self.board.stop()  # before the first TERM: workers now empty the listeners' queue
         self.reload.cancel()
-        for listener in self.listeners:
+        for listener in self.current.listeners.every():
             listener.close()  # workers hold their own copies until they have done so
 
     def shares_listeners(self) -> bool:
@@ -364,41 +366,7 @@ class Master:
         self.current = generation
         self._throttle = Throttle()
         if reset:
-            self.set_wanted(generation.config.workers)
-
-    def add_worker(self) -> None:
-        self._scale(self.wanted + 1)
-
-    def remove_worker(self) -> None:
-        self._scale(self.wanted - 1)
-
-    def dismiss_workers(self) -> None:
-        """WINCH: all workers drain, this master stays, for HUP or TTIN to begin again. A terminal sends it whenever its
-        window changes, and then nothing is meant."""
-        if os.isatty(0) or self.stopping:
-            return
-        self.log.info("master %d: no workers wanted any more (SIGWINCH), was %d", os.getpid(), self.wanted)
-        self.set_wanted(0)
-        for worker in self.members():
-            worker.retire("SIGWINCH")
-
-    def _scale(self, wanted: int) -> None:
-        most = len(self.board.slots) - self.config.workers
-        if self.stopping or not 1 <= wanted <= most:
-            self.log.warning("master %d: staying at %d workers (1 to %d)", os.getpid(), self.wanted, most)
-            return
-        self.log.info("master %d: %d workers wanted, was %d", os.getpid(), wanted, self.wanted)
-        self.set_wanted(wanted)
-        surplus = self.members()
-        # Those still booting cost nobody a session; then the oldest generation, then the least busy.
-        surplus.sort(key=lambda worker: (worker.ready_at is not None, worker.generation.number, worker.slot.active()))
-        for worker in surplus[: max(0, len(surplus) - wanted)]:
-            worker.retire("one worker fewer")
-
-    def set_wanted(self, wanted: int) -> None:
-        before, self.wanted = self.wanted, wanted
-        if before != wanted:
-            self.hook("nworkers_changed", wanted, before)
+            self.strength.set(generation.config.workers)
 
 
 def _ignore() -> None:

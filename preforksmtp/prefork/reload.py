@@ -188,7 +188,13 @@ class Reload:
         new = [worker for worker in master.serving() if worker.generation is master.current]
         old = [worker for worker in master.serving() if worker.generation is not master.current]
         ready = [worker for worker in new if worker.ready_at is not None]
-        old.sort(key=lambda worker: (worker.generation.number, worker.ready_at is not None, worker.slot.active()))
+        served = {worker.lane for worker in ready}
+        old.sort(
+            key=lambda worker: (
+                *(worker.lane not in served, worker.generation.number),
+                *(worker.ready_at is not None, worker.slot.active()),
+            )
+        )
         surplus = len(ready) + len(old) - master.wanted
         for worker in old[: max(0, surplus)]:
             worker.retire("reload")

@@ -79,6 +79,7 @@ class Slot:
     heartbeat = _Gauge(5)
     threads = _Gauge(6)  # session threads alive
     rss = _Gauge(7)  # bytes; 0 = not known
+    closing = _Gauge(9)  # 1 = nobody serves its queue after it (written by the master)
     retire = _Gauge(8)  # why the worker asks to be replaced, an index into recycling.REASONS; 0 = it does not
 
     def __init__(self, index: int, words: memoryview, rows: int) -> None:

@@ -1,7 +1,8 @@
 """What a session thread and its worker's main thread know of each other: Drain (one a worker), Seat (one a
 thread).
 
-Both are plain facts without locks: each attribute has one writer, named below. Nothing here fails.
+Both are plain facts: each attribute has one writer, named below. The one lock is a call, see pool.py. Nothing here
+fails.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 
@@ -49,17 +51,19 @@ class Drain:
 
 
 class Seat:
-    """One session thread's place. `serve` (in that thread) writes all but `row` and `drain`.
+    """One session thread's place. `serve` (in that thread) writes all but `row`, `drain`, `called` and `thread`.
 
     A session sets `interrupt` first and looks at `drain.requested` after, before it blocks: the main thread
     does the two the other way round, so one of them sees the other. `interrupt` is called in the main thread,
     at most once a drain and a session, may race with the session's end and must not block."""
 
-    __slots__ = ("drain", "hook", "interrupt", "row", "session", "since", "thread")
+    __slots__ = ("called", "drain", "hook", "interrupt", "row", "session", "since", "thread")
 
     def __init__(self, row: memoryview, drain: Drain) -> None:
         self.row = row
         self.drain = drain
+        self.called = threading.Lock()  # held, but for the moment in which somebody calls this thread from the bench
+        self.called.acquire()
         self.interrupt: Callable[[], None] | None = None
         self.session = ""
         self.hook = ""

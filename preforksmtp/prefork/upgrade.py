@@ -40,7 +40,8 @@ class Upgrade:
             self._master.log.error("master %d: no upgrade: %s", os.getpid(), refusal)
             return
         try:
-            self.pid = fork_aide(self._master, self._become_new_master, self._died, keep=self._master.listeners)
+            sockets = self._master.current.listeners.every()
+            self.pid = fork_aide(self._master, self._become_new_master, self._died, keep=sockets)
         except OSError as error:
             self._master.log.error("master %d: no upgrade: cannot fork: %s", os.getpid(), error.strerror)
             return
@@ -73,7 +74,7 @@ class Upgrade:
             return
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)
         if master.wanted == 0:  # WINCH
-            master.set_wanted(master.config.workers)
+            master.strength.set(master.config.workers)
         for callback in self.on_failed:
             master.call(lambda callback=callback: callback(f"the new master {how}"))  # type: ignore[misc]
 

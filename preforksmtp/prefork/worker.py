@@ -86,6 +86,7 @@ class Worker:
         self.log = log
         self.server: Any = None  # the master as it was at the fork, for hooks
         self.hooks = Hooks()
+        self.lane = 0  # which of several queues is ours
         self.clients = board.clients
         self.booted_at = time.monotonic()
         self.drain = Drain()

@@ -197,12 +197,6 @@ def test_backlog_above_the_kernels_limit_is_noted(opened: Open, caplog: pytest.L
     assert not caplog.records
 
 
-def test_reuse_port(opened: Open, no_waiting: list[float]) -> None:
-    [one] = opened("127.0.0.1:0", reuse_port=True)
-    [two] = opened(one.address, reuse_port=True)
-    assert one.address == two.address and not no_waiting
-
-
 # --- unix
 
 

@@ -43,6 +43,7 @@ class Options:
     max_worker_memory: int = 0
     max_worker_age: float = 0.0
     listeners: int = 1
+    reuse_port: bool = False
     boot: str = "ok"
     files: int = 0  # RLIMIT_NOFILE of a worker beyond what it has open
     shrink_every: float = 0.0
@@ -50,10 +51,31 @@ class Options:
     mercy: float = 2.0  # seconds of slack, and again between ABRT and KILL
 
 
-def listener() -> socket.socket:
-    sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+class Listeners:
+    """With reuse_port lane 1 is another socket of the same address, and so on."""
+
+    def __init__(self, number: int) -> None:
+        self.lanes = [[listener() for _ in range(number)]]
+
+    def lane(self, number: int) -> list[socket.socket]:
+        while len(self.lanes) <= number:
+            self.lanes.append([listener(first.getsockname()) for first in self.lanes[0]])
+        return self.lanes[number]
+
+    def every(self) -> list[socket.socket]:
+        return [sock for lane in self.lanes for sock in lane]
+
+    def cut(self, lanes: int) -> None:
+        while len(self.lanes) > lanes:
+            for sock in self.lanes.pop():
+                sock.close()
+
+
+def listener(address: tuple[str, int] = ("127.0.0.1", 0)) -> socket.socket:
+    sock = socket.create_server(address, backlog=128, reuse_port=True)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 500_000))
-    print("listening on", sock.getsockname()[1], flush=True)
+    if not address[1]:
+        print("listening on", sock.getsockname()[1], flush=True)
     return sock
 
 
@@ -157,7 +179,7 @@ def main() -> None:
     child.SLACK = child.MERCY = options.mercy
     child.ABORT = ((0.0, signal.SIGABRT), (options.mercy, signal.SIGKILL))
     log = logging.getLogger("preforksmtp")
-    listeners = [listener() for _ in range(options.listeners)]
+    listeners = Listeners(options.listeners)
     if options.before_fork == "foreign":
         subprocess.Popen(["sh", "-c", "exit 3"])
     master = Master(options, listeners, boot_of(options), log)

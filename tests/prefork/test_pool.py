@@ -3,6 +3,7 @@ draining."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import signal
@@ -46,6 +47,29 @@ def test_threads_grow_to_the_limit_and_shrink_when_idle(start: Start) -> None:
     with contextlib.ExitStack() as stack:  # and grow again
         clients = [stack.enter_context(server.connect()) for _ in range(10)]
         assert len({client.ask("thread") for client in clients}) == 10
+
+
+def test_connections_are_spread_evenly_whatever_a_worker_once_had(start: Start) -> None:
+    server = start(threads=20).ready()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(20)]
+        assert len({client.ask("thread") for client in clients}) == 20
+        server.send(signal.SIGTTIN)
+        wait_until(lambda: len(server.children()) == 2, "two workers")
+        with server.connect() as one_more:
+            one_more.ask("pid")  # of the new worker, for the other one is full: it serves
+    shares = collections.Counter(server.ask("pid") for _ in range(100))
+    # Both have SPARE threads in the kernel's queue; with all idle threads there it would be about 90 to 10.
+    assert max(shares.values()) <= 70, shares
+
+
+def test_the_bench_is_called(start: Start) -> None:
+    """All at once, again and again: whoever connects is served at once, though most threads sit on the bench."""
+    server = start(threads=10).ready()
+    for _ in range(5):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(server.connect()) for _ in range(10)]
+            assert len({client.ask("thread") for client in clients}) == 10
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 12])

@@ -8,6 +8,8 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.processes import processes, stat, wait_until
 from tests.server.conftest import LOOPBACK, Serve
 from tests.server.load import Load, write_app
@@ -19,9 +21,12 @@ def children(master: int) -> list[int]:
     return [pid for pid, (state, parent, _) in processes().items() if parent == master and state != "Z"]
 
 
-def test_nothing_is_lost(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_nothing_is_lost(serve: Serve, tmp_path: Path, reuse_port: bool) -> None:
     write_app(tmp_path)
-    (tmp_path / "preforksmtp.conf.py").write_text(f"bind = {LOOPBACK!r}\nworkers = 3\ngraceful_timeout = 5\n")
+    (tmp_path / "preforksmtp.conf.py").write_text(
+        f"bind = {LOOPBACK!r}\nworkers = 3\ngraceful_timeout = 5\nreuse_port = {reuse_port}\n"
+    )
     server = serve("app:handler").ready()
     master, upgrades = server.pid, itertools.count(1)
     chance = random.Random(4)
