@@ -125,6 +125,9 @@
 # Most recipients of one message; RFC 5321 4.5.3.1.8 asks for at least 100. Per bind.
 # max_recipients = 1000
 
+# Most domains among the recipients of one message (RFC 9422); 0 is no limit. Per bind.
+# max_recipient_domains = 0
+
 # Longest line of a message in bytes, with its CRLF; RFC 5321 4.5.3.1.6 has 1000, but clients send
 # longer; 0 is no limit. Per bind.
 # max_line_length = 0

@@ -70,6 +70,7 @@ def make_terms(
         lmtp=bind.lmtp,
         max_message_size=config.max_message_size,
         max_recipients=config.max_recipients,
+        max_recipient_domains=config.max_recipient_domains,
         max_errors=config.max_errors,
         max_messages=config.max_messages,
         max_idle_commands=config.max_idle_commands,

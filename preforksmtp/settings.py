@@ -185,6 +185,8 @@ SETTINGS = (
             "Largest message in bytes, 32M or 1 GiB (SIZE, RFC 1870); 0 is no limit.", "session"),
     Setting("max_recipients", (), integer(1), 1000, SMTP,
             "Most recipients of one message; RFC 5321 4.5.3.1.8 asks for at least 100.", "session"),
+    Setting("max_recipient_domains", (), integer(0), 0, SMTP,
+            "Most domains among the recipients of one message (RFC 9422); 0 is no limit.", "session"),
     Setting("max_line_length", (), integer(0), 0, SMTP,
             "Longest line of a message in bytes, with its CRLF; RFC 5321 4.5.3.1.6 has 1000, but clients send longer; "
             "0 is no limit.", "session"),

@@ -36,7 +36,7 @@ def auth(dialogue: Dialogue, argument: str) -> Reply:
         raise Reject(reply.UNKNOWN_MECHANISM)
     if name not in dialogue.offer().mechanisms:
         raise Reject(reply.AUTH_NEEDS_TLS if session.tls is None else reply.UNKNOWN_MECHANISM)
-    initial = decode_response(words[1]) if len(words) == 2 else None
+    initial = decode_response(words[1], initial=True) if len(words) == 2 else None
     if dialogue.limits is not None:
         dialogue.limits.attempt()
     exchange = _Exchange(dialogue)

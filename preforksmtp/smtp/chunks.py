@@ -2,7 +2,7 @@
 
 ChunkReader yields blocks like smtp/body.DataReader, over as many BDAT commands as the client sends: where a chunk ends
 it acknowledges it and runs the commands that come until the next one. Chunks are never looked into: what they hold is
-content. A command that abandons the message (RSET and its equals, QUIT) is put back for the dialogue to run.
+content. A command that gives the message up (RSET and its equals, QUIT) is put back for the dialogue to run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import reply
+from .address import is_helo_name
 from .body import BodyFault
 from .limits import body_wire
 from .reply import Reject, Reply
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 _READ = 65536
 # What may stand between two chunks without ending the message (RFC 3030 section 2 leaves the rest out of order).
 _BETWEEN = frozenset(("NOOP", "VRFY", "EXPN", "HELP"))
-_ABANDON = frozenset(("RSET", "QUIT", "EHLO", "HELO", "LHLO", "STARTTLS", "XCLIENT"))
+_ABANDON = frozenset(("RSET", "QUIT", "EHLO", "HELO", "LHLO", "STARTTLS"))
 
 
-class Abandoned(Reject):
+class Abandoned(BodyFault):
     """The client gave the message up between two chunks; raised in a handler that reads the body."""
 
     def __init__(self) -> None:
-        super().__init__(451, "4.5.0 Message abandoned by the client")
+        super().__init__(reply.GIVEN_UP)
 
 
 def parse_chunk(argument: str) -> tuple[int, bool]:
@@ -123,8 +124,17 @@ class ChunkReader:
                     continue
                 self._left, self._unchecked = self._chunk, True
                 return
-            if name in _ABANDON:
+            if self._gives_up(name, argument):
                 self._wire.push_back(line)
                 self.finished = True
-                raise Abandoned
-            dialogue.execute(name, argument, line, _BETWEEN)
+                self.fault = Abandoned()
+                raise self.fault
+            dialogue.execute(name, argument, line, _BETWEEN | _ABANDON)
+
+    def _gives_up(self, name: str, argument: str) -> bool:
+        """Whether a command ends the message. One that is sure to be refused does not; it is run, and refused."""
+        if name in ("EHLO", "HELO", "LHLO"):
+            return self._dialogue.session.lmtp == (name == "LHLO") and is_helo_name(argument.strip())
+        if name == "STARTTLS" and name not in self._dialogue.offer().keywords:
+            return False
+        return name in _ABANDON and not argument.strip()

@@ -32,16 +32,18 @@ def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
         else:
             answer = _collect(dialogue, transaction, reader)
     except Abandoned:
+        transaction.abandoned = True
         return  # the command that did it is read next, and finds the transaction still open
     except Reject as refusal:
         answer = refusal.reply
+    outcome = _outcome(transaction, answer) if transaction.refused is not None else answer
     dialogue.transaction = None  # RFC 5321 4.1.1.4: the buffers are cleared, whatever the outcome
-    dialogue.journal.message(dialogue.session, transaction, reader.size, answer)
+    dialogue.journal.message(dialogue.session, transaction, reader.size, outcome)
     dialogue.session.xforward = NOTHING
-    if answer.code < 400:
+    if outcome.code < 400:
         dialogue.forgive()
     if transaction.refused is not None or dialogue.session.lmtp:
-        _write_each(dialogue, transaction, answer, reader.last)
+        _write_each(dialogue, transaction, answer, outcome, reader.last)
     else:
         dialogue.wire.write(answer.wire)
     dialogue.wire.flush()  # a promise must not wait behind what the client has pipelined
@@ -50,7 +52,17 @@ def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
     reader.settle()
 
 
-def _write_each(dialogue: Dialogue, transaction: Transaction, answer: Reply, last: bool) -> None:
+def _outcome(transaction: Transaction, answer: Reply) -> Reply:
+    """What the handler's yes comes to, where it has refused each recipient alone: nobody has the message."""
+    refused = transaction.refused or {}
+    if answer.code >= 400 or any(recipient not in refused for recipient in transaction.recipients):
+        return answer
+    if any(each.code < 500 for each in refused.values()):
+        return reply.REFUSED_FOR_NOW
+    return reply.REFUSED_FOR_ALL
+
+
+def _write_each(dialogue: Dialogue, transaction: Transaction, answer: Reply, outcome: Reply, last: bool) -> None:
     """One reply for each recipient: LMTP always (RFC 2033 section 4.2), SMTP with PRDR where they differ."""
     wire, refused = dialogue.wire, transaction.refused or {}
     if not last or (not dialogue.session.lmtp and (not refused or answer.code >= 400)):
@@ -62,7 +74,7 @@ def _write_each(dialogue: Dialogue, transaction: Transaction, answer: Reply, las
         each = refused.get(recipient, answer) if answer.code < 400 else answer
         wire.write(each.wire)
     if not dialogue.session.lmtp:
-        wire.write(answer.wire)
+        wire.write(outcome.wire)
 
 
 def _collect(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> Reply:
@@ -89,6 +101,8 @@ def _stream(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
         finally:
             if body.broken is not None:
                 raise body.broken  # the connection failed: nobody is left to hear what the handler says
+            if isinstance(reader.fault, Abandoned):
+                raise reader.fault  # the next reply is that to the command that did it
         body.finish(wanted=answer.positive)
         if reader.fault is not None:
             raise reader.fault  # a handler that swallows it cannot acknowledge the message
@@ -191,8 +205,9 @@ class BodyStream(BufferedIOBase):
         return b"".join(parts)
 
     def finish(self, wanted: bool) -> None:
-        """Read what the handler has left, into the spool where the message is still wanted."""
-        if not wanted or self._spool is None:
+        """Read what the handler has left, into the spool if there is one. All of it, where the message is `wanted`: the
+        reply to come says that it was received."""
+        if not wanted:
             self._reader.drain()
         else:
             while self._block():

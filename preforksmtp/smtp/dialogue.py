@@ -303,7 +303,10 @@ def _answer(standard: Reply, function: Callable[..., Any], *arguments: Any) -> R
         # Where the standard reply is "no" or "perhaps" (EXPN, VRFY), a text is the "yes". RFC 2034 section 4: the
         # greeting has no enhanced status code.
         code = standard.code
-        return Reply(250 if code in (252, 502) else code, result, bare=code == 220)
+        if code == 220:  # section 4.2: the greeting begins with our name
+            hostname = standard.text.partition(" ")[0]
+            return Reply(code, result if result.split(" ", 1)[0] == hostname else f"{hostname} {result}", bare=True)
+        return Reply(250 if code in (252, 502) else code, result)
     if not isinstance(result, Reply):
         raise TypeError(f"the handler returned {result!r:.100}; None, a str or a Reply is expected")
     if result.code // 100 == 3:

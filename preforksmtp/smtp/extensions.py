@@ -41,7 +41,11 @@ def _declared(keyword: str) -> Callable[[Rules, Standing], str | None]:
 
 def _limits(rules: Rules, standing: Standing) -> str | None:
     """RFC 9422."""
-    limits = {"RCPTMAX": rules.max_recipients, "MAILMAX": rules.max_messages}
+    limits = {
+        "RCPTMAX": rules.max_recipients,
+        "MAILMAX": rules.max_messages,
+        "RCPTDOMAINMAX": rules.max_recipient_domains,
+    }
     return " ".join(f"{name}={limit}" for name, limit in limits.items() if limit) or None
 
 

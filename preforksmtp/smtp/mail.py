@@ -67,6 +67,10 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply:
         raise Reject(reply.UTF8_NOT_REQUESTED)
     if 0 < dialogue.rules.max_recipients <= len(transaction.recipients):
         raise Reject(reply.TOO_MANY_RECIPIENTS)
+    if dialogue.rules.max_recipient_domains:
+        domains = {mail.rpartition("@")[2].lower() for mail in (*transaction.recipients, mailbox)}
+        if len(domains) > dialogue.rules.max_recipient_domains:
+            raise Reject(reply.TOO_MANY_DOMAINS)
     if dialogue.limits is not None:
         dialogue.limits.recipient()
     recipient = Recipient(mailbox, params)
@@ -128,4 +132,6 @@ def _before_body(dialogue: Dialogue, transaction: Transaction) -> None:
 def _open_transaction(dialogue: Dialogue) -> Transaction:
     if dialogue.transaction is None:
         raise Reject(reply.MAIL_FIRST if dialogue.session.helo else reply.HELO_FIRST)
+    if dialogue.transaction.abandoned:
+        raise Reject(reply.ABANDONED)
     return dialogue.transaction

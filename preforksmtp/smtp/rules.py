@@ -23,6 +23,7 @@ class Rules:
     lmtp: bool = False
     max_message_size: int = 33554432
     max_recipients: int = 1000
+    max_recipient_domains: int = 0  # of one message
     max_messages: int = 0  # in one session
     max_errors: int = 10
     max_idle_commands: int = 1000  # that bring no message nearer, between two messages

@@ -44,11 +44,11 @@ class Mechanism(NamedTuple):
     needs: str = ""  # "binding": a channel binding; "certificate": one of the client
 
 
-def decode_response(text: str) -> bytes:
-    """A base64 response. "=" is an empty initial response (RFC 4954 section 4), "*" cancels."""
+def decode_response(text: str, initial: bool = False) -> bytes:
+    """A base64 response; "*" cancels. Of an `initial` one (RFC 4954 section 4) "=" means that it is empty."""
     if text == "*":
         raise Reject(reply.AUTH_CANCELLED)
-    if text == "=":
+    if text == "=" and initial:
         return b""
     if len(text) % 4:  # the decoder lets some excess padding pass
         raise Reject(reply.BAD_BASE64)

@@ -46,5 +46,7 @@ def received(message: Message) -> str:
         lines[1] += f" ({session.tls.version} {session.tls.cipher})"
     if len(message.recipients) == 1:  # more would show blind copies to each recipient (RFC 5321 section 7.6)
         lines[2] += f" for <{message.recipients[0]}>"
+    if "MT-PRIORITY" in message.params:
+        lines[2] += f" PRIORITY {message.params['MT-PRIORITY']}"  # RFC 6710
     when = format_datetime(datetime.fromtimestamp(message.time).astimezone())
     return "\r\n\t".join(lines) + f";\r\n\t{when}"

@@ -35,7 +35,7 @@ class Recipient(str):
 class Transaction:
     """What MAIL and RCPT have said so far (RFC 5321 section 3.3)."""
 
-    __slots__ = ("id", "params", "recipients", "refused", "sender", "started")
+    __slots__ = ("abandoned", "id", "params", "recipients", "refused", "sender", "started")
 
     def __init__(self, id: str, sender: str, params: dict[str, Any], started: float) -> None:
         self.id = id
@@ -43,6 +43,7 @@ class Transaction:
         self.params = params
         self.recipients: list[Recipient] = []
         self.started = started
+        self.abandoned = False  # between two chunks: what has come of the message is gone
         self.refused: dict[str, Reply] | None = None  # recipients refused after the body (LMTP, PRDR)
 
 

@@ -122,13 +122,19 @@ def vrfy(dialogue: Dialogue, argument: str) -> Reply:
     """RFC 5321 section 3.5.3: without a hook, neither yes nor no."""
     if not dialogue.hooks.verify:
         return reply.CANNOT_VERIFY
-    return dialogue.ask("verify", reply.CANNOT_VERIFY, dialogue.handler.verify, argument.strip())
+    return dialogue.ask("verify", reply.CANNOT_VERIFY, dialogue.handler.verify, _whom(argument))
 
 
 def expn(dialogue: Dialogue, argument: str) -> Reply:
     if not dialogue.hooks.expand:
         return reply.NOT_IMPLEMENTED
-    return dialogue.ask("expand", reply.NOT_IMPLEMENTED, dialogue.handler.expand, argument.strip())
+    return dialogue.ask("expand", reply.NOT_IMPLEMENTED, dialogue.handler.expand, _whom(argument))
+
+
+def _whom(argument: str) -> str:
+    """What VRFY or EXPN asks for. A client that can read UTF-8 in the reply may say so (RFC 6531 section 3.7.4.2)."""
+    words = argument.strip()
+    return words[:-9].rstrip() if words.upper().endswith(" SMTPUTF8") else words
 
 
 def etrn(dialogue: Dialogue, argument: str) -> Reply:

@@ -76,6 +76,8 @@ def _parse(argument: str, known: _Attributes) -> dict[str, str]:
             raise Reject(reply.BAD_ATTRIBUTE)
         value = "" if encoded.upper() in _UNKNOWN else known[name](decode_xtext(encoded))
         attributes[name] = value
+    if not attributes:
+        raise Reject(reply.BAD_ATTRIBUTE)
     return attributes
 
 

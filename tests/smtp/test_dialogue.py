@@ -30,6 +30,7 @@ def greeting(handler, *lines, **options):
     [
         (None, "220 mx.test ESMTP preforksmtp", 250),
         ("mx.test welcomes you", "220 mx.test welcomes you", 250),  # RFC 2034 section 4: no enhanced status code
+        ("hello there", "220 mx.test hello there", 250),  # section 4.2: our name comes first
         (Reply(220, "mx.test"), "220 2.0.0 mx.test", 250),
         (Reject(554, "5.7.1 go away"), "554 5.7.1 go away", 503),
         (Reject(451, "4.7.1 later"), "451 4.7.1 later", 503),

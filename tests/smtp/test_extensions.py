@@ -63,7 +63,7 @@ def difference(handler: type[Handler], standing: Standing = Standing(), **rules:
         (Plain, Standing(tls=True), {"lmtp": True}, {}),
         (Plain, Standing(), {"max_message_size": 1000}, {"SIZE": "1000"}),
         (Plain, Standing(), {"max_message_size": 0}, {"SIZE": ""}),
-        (Plain, Standing(), {"max_recipients": 5, "max_messages": 3}, {"LIMITS": "RCPTMAX=5 MAILMAX=3"}),
+        (Plain, Standing(), {"max_recipients": 5, "max_messages": 3, "max_recipient_domains": 2}, {"LIMITS": "RCPTMAX=5 MAILMAX=3 RCPTDOMAINMAX=2"}),
         (Plain, Standing(), {"offer_tls": True}, {"STARTTLS": ""}),
         (Plain, Standing(tls=True), {"offer_tls": True}, {"REQUIRETLS": ""}),
         (Login, Standing(), {}, {}),

@@ -224,6 +224,13 @@ def test_too_many_recipients():
     assert [event[1] for event in handler.events if event[0] == "rcpt"] == ["r0@b", "r1@b", "r2@b", "r0@b"]
 
 
+def test_too_many_domains_of_recipients():
+    """RFC 9422: RCPTDOMAINMAX."""
+    recipients = [f"RCPT TO:<{mailbox}>" for mailbox in ("a@one.test", "b@ONE.test", "c@two.test", "d@three.test", "e@two.test")]
+    spoken = talk([EHLO, "MAIL FROM:<a@b>", *recipients], max_recipient_domains=2)
+    assert spoken.codes[2:] == [250, 250, 250, 452, 250]
+
+
 def test_a_hundred_recipients_at_least():
     script = [EHLO, "MAIL FROM:<a@b>", *[f"RCPT TO:<r{n}@b>" for n in range(1001)]]
     assert talk(script).codes == [250] * 1002 + [452]

@@ -41,10 +41,17 @@ def refusal(run, *arguments):
 
 @pytest.mark.parametrize(
     ("text", "octets"),
-    [("", b""), ("=", b""), ("AAAA", b"\0\0\0"), ("dXNlcg==", b"user"), ("AHVzZXIAcGFzcw==", b"\0user\0pass")],
+    [("", b""), ("AAAA", b"\0\0\0"), ("dXNlcg==", b"user"), ("AHVzZXIAcGFzcw==", b"\0user\0pass")],
 )
 def test_base64(text, octets):
     assert decode_response(text) == octets
+    assert decode_response(text, initial=True) == octets
+
+
+def test_an_equals_sign_is_an_empty_initial_response_only():
+    assert decode_response("=", initial=True) == b""
+    with pytest.raises(Reject):
+        decode_response("=")
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_blind_copies_are_not_shown(recipients):
     assert "for <" not in received(message(recipients))
 
 
+def test_the_priority_asked_for_is_told():
+    """RFC 6710."""
+    assert received(message(params={"MT-PRIORITY": -3})).split("\r\n")[2].endswith(" PRIORITY -3;")
+
+
 def test_it_is_one_field_for_a_parser():
     parsed = HeaderParser().parsestr(received(message(tls=TLS)) + "\r\nSubject: x\r\n\r\n")
     assert parsed.keys() == ["Received", "Subject"]

@@ -176,6 +176,7 @@ def test_a_refused_helo_leaves_the_transaction():
             "252 2.5.0 Cannot verify the user, but will accept the message and attempt delivery",
         ),
         ("verify", "VRFY al", "Al <al@x.test>", "250 2.0.0 Al <al@x.test>"),
+        ("verify", "VRFY al smtputf8", "Al <al@x.test>", "250 2.0.0 Al <al@x.test>"),
         ("verify", "VRFY al", Reply(550, "5.1.1 no such user"), "550 5.1.1 no such user"),
         ("verify", "VRFY al", Reject(553, "5.1.4 ambiguous"), "553 5.1.4 ambiguous"),
         ("expand", "EXPN al", None, "502 5.5.1 Command not implemented"),

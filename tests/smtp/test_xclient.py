@@ -65,6 +65,7 @@ def test_xclient(line, facts):
         "LOGIN=a+",
         "DESTADDR=x",
         "DESTPORT=99999",
+        "",
     ],
 )
 @pytest.mark.parametrize("command", ["XCLIENT", "XFORWARD"])
