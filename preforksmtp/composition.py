@@ -155,7 +155,9 @@ class Composition:
                     bind,
                 )
         self._lanes.listen(worker.lane, self.settings.backlog)
-        return Service(terms, self.log, self.logs.access, worker.slot, self.logs.transcript).serve
+        service = Service(terms, self.log, self.logs.access, worker.slot, self.logs.transcript)
+        worker.turn_away = service.turn_away
+        return service.serve
 
 
 def make_contexts(settings: config.Config) -> dict[str, ssl.SSLContext | None]:

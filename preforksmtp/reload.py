@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from . import config
 from .check import ConfigError, check
@@ -19,11 +19,14 @@ from .log import LogError
 from .logs import Logs
 from .net import handover
 from .net.certificates import INTERVAL
+from .net.listener import Listener
 from .net.revision import revise_listeners
+from .prefork import pidfile
 from .prefork.generation import Plan
 from .prefork.master import Master
 from .prefork.notify import ServiceManager
-from .prefork.upgrade import predecessor_of_this_process
+from .prefork.patience import Progress
+from .prefork.upgrade import find_predecessor
 from .settings import SETTINGS
 
 
@@ -35,15 +38,20 @@ class Invocation:
     surroundings: Surroundings
     service_manager: ServiceManager
     predecessor: int = 0  # the old master, if this is an upgrade
-    sockets: str = ""  # and what it handed over
+    progress: Progress = field(default_factory=Progress)  # and the way to tell it how far we are
+    sockets: str = ""  # what it handed over
+    pid_file: str = ""
 
     @classmethod
     def of_this_process(cls, argv: Sequence[str] | None = None) -> Invocation:
         """Call it first: what it takes out of the environment is for this process only."""
-        predecessor = predecessor_of_this_process(os.environ)
-        sockets = os.environ.pop(handover.VARIABLE, "") if predecessor else ""
+        predecessor, progress = find_predecessor(os.environ)
+        # Meant for another process they are removed all the same: our own new master would believe them.
+        heritage = [os.environ.pop(name, "") for name in (handover.VARIABLE, pidfile.VARIABLE)]
+        sockets, pid_file = heritage if predecessor else ("", "")
         manager = ServiceManager(os.environ)
-        return cls(sys.argv[1:] if argv is None else argv, Surroundings(), manager, predecessor, sockets)
+        argv = sys.argv[1:] if argv is None else argv
+        return cls(argv, Surroundings(), manager, predecessor, progress, sockets, pid_file)
 
     def load(self) -> config.Config:
         """The configuration as it is now, applied to this process."""
@@ -67,6 +75,11 @@ class Reloader:
         master.on_reopen.append(self.reopen)
         master.on_round.append(self._watch_certificates)
         self._look_at = 0.0
+        # Let go of, but the old master of an upgrade still listens there: their files stay until we have taken over.
+        self._left: list[Listener] = []
+        if invocation.predecessor:
+            self._left += current.revision.removed
+            master.on_promoted.append(self._remove_files)
 
     def announce(self) -> None:
         self.current.announce()
@@ -121,13 +134,27 @@ class Reloader:
         except LogError as error:  # though it could be applied in the rehearsal and in the first worker
             new.log.error("%s; a plain error log stands in for it", error)
         old.logs.close()
-        handover.share(old.listeners, self._master.shares_listeners())
+        self.settle_files(old.listeners)
         new.revision.commit()
+        if self._master.succession is not None:
+            self._left += [listener for listener in new.revision.removed if listener.shared]
         new.announce()
         for setting in SETTINGS:
             name, held = setting.name, not setting.reloaded
             if held and getattr(new.settings, name) != getattr(self._started_with, name):
                 new.log.warning("%s has changed, but holds from the next start or upgrade only", name)
+
+    def settle_files(self, listeners: Sequence[Listener]) -> None:
+        """Master, before it closes some of them: which another master has as well, so that their files stay."""
+        if self._master.succession is None:  # else those that it handed over, as we know from the beginning
+            handover.share(listeners, self._master.shares_listeners())
+
+    def _remove_files(self) -> None:
+        """Master, when it has taken over."""
+        left, self._left = self._left, []
+        handover.share(left, False)
+        for listener in left:
+            listener.close()
 
     def _abandon(self, old: Composition, new: Composition) -> None:
         """Master: it does not, or never will."""

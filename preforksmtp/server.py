@@ -19,20 +19,24 @@ from .composition import BAD_APP, Composition
 from .development import Development
 from .logs import Logs
 from .net.activation import VARIABLES
-from .net.handover import hand_over, share, take_over
+from .net.handover import hand_over, take_over
 from .net.listener import ListenError, open_listeners
 from .net.revision import Revision, revise_listeners
 from .net.tls import TLSError
 from .prefork import signals, upgrade
 from .prefork.daemon import Report, daemonize
-from .prefork.master import Master
-from .prefork.pidfile import PidFile, PidFileError
+from .prefork.master import STOP_SIGNALS, Master
+from .prefork.pidfile import Former, PidFile, PidFileError
 from .prefork.privileges import PrivilegesError
 from .prefork.title import set_title
 from .preload import Preload
 from .reload import Invocation, Reloader
 
 BAD_CONFIG = 1
+LATER_SIGNALS = (
+    *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
+    *(signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU),
+)
 ERRORS = (ConfigError, ListenError, TLSError, log.LogError, PidFileError, PrivilegesError)
 
 
@@ -50,8 +54,10 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
             print("\n".join(lines), file=sys.stderr)
     else:
         lines = [f"preforksmtp: error: the server did not start, exit code {code}; from its error log:"]
+        if not code:
+            lines = ["preforksmtp: error: the server was stopped before it was ready"]
     if report is not None:
-        report.failed(code, lines)  # unless it was ready long ago
+        report.failed(code or BAD_CONFIG, lines)  # unless it was ready long ago
     return code
 
 
@@ -66,20 +72,25 @@ class Server:
         self._preload: Preload | None = None
         self._development: Development | None = None
         self._succeeded = False  # a new master is there when we leave
-        self._master = os.getpid()
+        self._pid = os.getpid()
+        self._early: list[int] = []  # signals that came before the master's loop
+        self._handing_over = False  # the master treats signals from now on
+        self._opening = False  # listeners
         self._revision: Revision | None = None
 
     def run(self) -> int:
         settings = self._settings
         set_title(settings.name, "master")
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, self._leave)
+        for number in (*STOP_SIGNALS, *LATER_SIGNALS):
+            signal.signal(number, self._signal)
         if self._pid_file is not None:
             self._pid_file.acquire()
         try:
             logs = Logs(settings)
             logs.install()
+            self._opening = True
             self._revision = revision = self._open_listeners()
+            self._opening = False
             try:
                 composition = Composition(settings, logs, revision)
                 self._load(composition)
@@ -98,17 +109,26 @@ class Server:
     def _load(self, composition: Composition) -> None:
         """How the workers come by APP, where that is not each on its own. AppError."""
         if self._settings.preload:
+            self._invocation.progress.expect(self._settings.boot_timeout)
             self._preload = Preload(self._settings, composition.log)
             composition.load = self._preload.load
         if self._settings.reload:
             self._development = Development(self._settings, composition.log)
             composition.load = self._development.load
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        """A signal, before the master handles them: stop with nothing left behind. APP may be loading, and swallow any
-        exception."""
-        if os.getpid() == self._master:
+    def _signal(self, number: int, frame: FrameType | None) -> None:
+        """One that comes before the master's loop, which acts on it; but what stops us does so at once."""
+        if number in LATER_SIGNALS or self._handing_over:
+            self._early.append(number)
+        else:
+            self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        """Stop with nothing left behind. APP may be loading, and swallow any exception."""
+        if os.getpid() == self._pid:
             print(f"preforksmtp: stopped by {signals.name(number)} before it was ready", file=sys.stderr)
+            if self._opening:
+                raise SystemExit(0)  # no code of the user's is running, and only that function knows what is open
             if self._revision is not None:
                 self._close(self._revision)
             if self._pid_file is not None:
@@ -119,9 +139,10 @@ class Server:
         plan = composition.plan()
         master = Master(self._settings, plan.listeners, plan.boot, composition.log)
         master.hooks = plan.hooks
+        master.early = self._early
         reloader = Reloader(self._invocation, composition, master)
         self._invocation.service_manager.attend(master)
-        master.upgrade.execute = lambda: self._execute(reloader.current)
+        master.upgrade.execute = lambda: self._execute(master, reloader.current)
         if self._preload is not None:
             self._preload.attend(master)
         if self._development is not None:
@@ -133,14 +154,14 @@ class Server:
             master.on_child.append(self._report.close_in_child)
             master.on_ready.append(self._report.ready)
         if self._invocation.predecessor:
-            automatic = self._settings.upgrade == "auto"
-            upgrade.Succession(master, self._invocation.predecessor, automatic=automatic)
+            self._succeed(master)
         composition.revision.commit()
+        self._handing_over = True
         try:
             return master.run()
         finally:
             self._succeeded = master.upgrade.pid != 0
-            share(reloader.current.listeners, master.shares_listeners())
+            reloader.settle_files(reloader.current.listeners)
             for listener in reloader.current.listeners:
                 listener.close()
 
@@ -179,12 +200,22 @@ class Server:
 
     # -- upgrade
 
-    def _execute(self, current: Composition) -> None:
+    def _succeed(self, master: Master) -> None:
+        """A new master: what it does besides as long as there is an old one."""
+        invocation = self._invocation
+        master.on_promoted.append(Former(invocation.pid_file).remove)  # after that of our own file
+        invocation.progress.expect(self._settings.boot_timeout)  # hook on_starting
+        automatic = self._settings.upgrade == "auto"
+        upgrade.Succession(master, invocation.predecessor, invocation.progress, automatic=automatic)
+
+    def _execute(self, master: Master, current: Composition) -> None:
         """Aide of the old master: become the new program, started as the old one was."""
         invocation = self._invocation
         environ = invocation.surroundings.environ | invocation.service_manager.inheritance
         hand_over(current.listeners, environ)
-        environ[upgrade.VARIABLE] = str(os.getppid())
+        if self._pid_file is not None:
+            self._pid_file.hand_over(environ)
+        master.upgrade.introduce(environ)
         program = sys.orig_argv[0]
         try:
             os.chdir(invocation.surroundings.folder)

@@ -6,6 +6,7 @@ counters and the access log are written here, once a message.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -194,6 +195,15 @@ class Service:
             if visit is not None:
                 visit.leave()
             wire.close(linger, wait)
+
+    def turn_away(self, sock: socket.socket, index: int) -> None:
+        """Worker, main thread: the server ends, and no thread is free. Without waiting for anything; close it."""
+        with sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            if not self._terms[index].implicit_tls:
+                sock.send(reply.SHUTTING_DOWN.wire)
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(65536)  # what is unread at the close would reset the connection, and the reply with it
 
     def _introduce(self, dialogue: Dialogue, terms: Terms) -> None:
         """What is known of the client before a word is spoken."""

@@ -155,7 +155,7 @@ def _open(bind: Bind, backlog: int, tries: int) -> list[Listener]:
     if bind.fd is not None:
         return [Listener(bind, adopt_socket(bind.fd))]
     if bind.path is not None:
-        return [_open_unix(bind, bind.path, backlog)]
+        return [_open_unix(bind, bind.path, backlog, tries)]
     return _open_inet(bind, backlog, tries)
 
 
@@ -231,9 +231,18 @@ def _listen_retrying(
             sock.close()
             if error.errno != errno.EADDRINUSE or attempt == tries:
                 raise
-        log.info("%s is in use, trying again in %g s (%d of %d)", bind.text, RETRY_DELAY, attempt, tries)
-        sleep(RETRY_DELAY)
+        _wait_for_address(bind, attempt, tries)
     raise AssertionError("unreachable")
+
+
+def _wait_for_address(bind: Bind, attempt: int, tries: int) -> None:
+    """A predecessor's workers may still drain, after their master was killed."""
+    log.info("%s is in use, trying again in %g s (%d of %d)", bind.text, RETRY_DELAY, attempt, tries)
+    sleep(RETRY_DELAY)
+
+
+def _tried(tries: int) -> str:
+    return f" (tried {tries} times)" if tries > 1 else ""
 
 
 def _explain(bind: Bind, address: _Address, error: OSError, tries: int) -> str:
@@ -241,8 +250,7 @@ def _explain(bind: Bind, address: _Address, error: OSError, tries: int) -> str:
     where = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     reason = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
-        tried = f" (tried {tries} times)" if tries > 1 else ""
-        reason = f"another program uses it{tried}; stop that or choose another port"
+        reason = f"another program uses it{_tried(tries)}; stop that or choose another port"
     elif error.errno in (errno.EACCES, errno.EPERM) and port >= 1024:
         reason = "permission denied by a policy of this machine (SELinux, AppArmor, firewall?)"
     elif error.errno in (errno.EACCES, errno.EPERM):
@@ -260,18 +268,29 @@ def _explain(bind: Bind, address: _Address, error: OSError, tries: int) -> str:
 # --- unix
 
 
-def _open_unix(bind: Bind, path: str, backlog: int) -> Listener:
+def _open_unix(bind: Bind, path: str, backlog: int, tries: int) -> Listener:
     address = "\0" + path[1:] if bind.abstract else os.path.abspath(path)  # a later chdir must not matter
-    if not bind.abstract:
-        _remove_stale(bind, address)
+    for attempt in range(1, tries + 1):
+        try:
+            if not bind.abstract:
+                _remove_stale(bind, address)
+            return _listen_unix(bind, address, backlog)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or attempt == tries:
+                raise ListenError(f"cannot listen on unix:{path}: {_explain_unix(path, error, tries)}") from None
+        _wait_for_address(bind, attempt, tries)
+    raise AssertionError("unreachable")
+
+
+def _listen_unix(bind: Bind, address: str, backlog: int) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _bind_unix(sock, address, bind.mode)
         listener = Listener(bind, sock, path=None if bind.abstract else address)
-    except OSError as error:
+        sock.listen(backlog)
+    except BaseException:
         sock.close()
-        raise ListenError(f"cannot listen on unix:{path}: {_explain_unix(path, error)}") from None
-    sock.listen(backlog)
+        raise
     return listener
 
 
@@ -288,9 +307,9 @@ def _bind_unix(sock: socket.socket, address: str, mode: int | None) -> None:
         os.umask(umask)
 
 
-def _explain_unix(path: str, error: OSError) -> str:
+def _explain_unix(path: str, error: OSError, tries: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "another program listens there; stop it or choose another path"
+        return f"another program listens there{_tried(tries)}; stop it or choose another path"
     if error.errno == errno.ENOENT:
         return f"the folder {os.path.dirname(path) or '.'} does not exist"
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -299,7 +318,7 @@ def _explain_unix(path: str, error: OSError) -> str:
 
 
 def _remove_stale(bind: Bind, path: str) -> None:
-    """Remove the socket file of a server that is gone; refuse when it lives, or when it is no socket."""
+    """Remove the socket file of a server that is gone. EADDRINUSE while one lives, ListenError if it is no socket."""
     try:
         before = os.lstat(path)
     except OSError:
@@ -312,9 +331,9 @@ def _remove_stale(bind: Bind, path: str) -> None:
     if error == errno.ENOENT:
         return  # went away meanwhile
     if error != errno.ECONNREFUSED:  # connected, EAGAIN (queue full), EPROTOTYPE (datagram), EACCES: not ours
-        reason = "another program listens there; stop it or choose another path"
-        if error in (errno.EACCES, errno.EPERM):
-            reason = "a socket that may not be connected to is there; remove it if no server uses it"
+        if error not in (errno.EACCES, errno.EPERM):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        reason = "a socket that may not be connected to is there; remove it if no server uses it"
         raise ListenError(f"cannot listen on unix:{bind.path}: {reason}")
     if _inode(path) == (before.st_dev, before.st_ino):
         os.unlink(path)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 SLOW = 1.0  # seconds after which it is noticed
-TICK = 0.25
+TICK = 0.25  # seconds between two looks
 
 
 class Overdue(BaseException):
@@ -25,8 +25,8 @@ _armed = False
 
 @contextlib.contextmanager
 def alarm(limit: float, must_stop: Callable[[], str], on_slow: Callable[[], None]) -> Iterator[None]:
-    """Master: call on_slow() after a second; interrupt after `limit` seconds (0: never), or from the first second on as
-    soon as must_stop() gives a reason. Within another alarm it does nothing: that one is in force."""
+    """Master: call on_slow() after a second; interrupt after `limit` seconds (0: never), or after TICK as soon as
+    must_stop() gives a reason. Within another alarm it does nothing: that one is in force."""
     global _armed
     if _armed:
         yield
@@ -38,11 +38,12 @@ def alarm(limit: float, must_stop: Callable[[], str], on_slow: Callable[[], None
         nonlocal noticed
         if not _armed:
             return
-        if not noticed:
+        seconds = time.monotonic() - began
+        if not noticed and seconds >= SLOW:
             noticed = True
             on_slow()
         reason = must_stop()
-        if not reason and limit and time.monotonic() - began >= limit:
+        if not reason and limit and seconds >= limit:
             reason = f"it took more than {limit:.4g} s"
         if reason:
             raise Overdue(reason)
@@ -50,7 +51,7 @@ def alarm(limit: float, must_stop: Callable[[], str], on_slow: Callable[[], None
     before = signal.signal(signal.SIGALRM, ring)
     _armed = True
     try:
-        signal.setitimer(signal.ITIMER_REAL, SLOW, TICK)
+        signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
         yield
     finally:
         _armed = False

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 Steps = tuple[tuple[float, int], ...]
 
-SLACK = 2.0  # a worker ends itself at graceful_timeout, its exit callbacks included; then we do it
-MERCY = 2.0  # seconds between ABRT, which writes the stacks, and KILL
+SLACK = 1.0  # a worker ends itself at graceful_timeout, its exit callbacks included; then ABRT writes its stacks
+LIMIT = 2.0  # seconds after graceful_timeout at which it is killed
+MERCY = 2.0  # seconds between ABRT and KILL for one that is silent
 
 ABORT: Steps = ((0.0, signal.SIGABRT), (MERCY, signal.SIGKILL))
 QUICK: Steps = ((0.0, signal.SIGQUIT), (2.0, signal.SIGKILL))
@@ -40,7 +41,7 @@ def graceful(timeout: float) -> Steps:
 
 def overdue(timeout: float) -> Steps:
     """The same for a worker that drains of its own accord."""
-    return ((timeout + SLACK, signal.SIGABRT), (timeout + SLACK + MERCY, signal.SIGKILL))
+    return ((timeout + SLACK, signal.SIGABRT), (timeout + LIMIT, signal.SIGKILL))
 
 
 class Child:

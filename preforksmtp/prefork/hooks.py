@@ -2,8 +2,9 @@
 
 Each is called in the process its name is listed with. One that raises is named in the error log with its traceback;
 one that takes more than a second is named with its time, and named already while it runs. In the master none is fatal:
-a hook that holds it up is interrupted after boot_timeout, and as soon as a signal to stop waits. In a worker the two
-that belong to its boot (post_fork, post_worker_init) keep it from serving when they raise; no other does any harm.
+a hook that holds it up is interrupted after boot_timeout, and as soon as a signal to stop waits; during a stop, when
+two seconds are used up, all calls but on_exit together. In a worker the two that belong to its boot (post_fork,
+post_worker_init) keep it from serving when they raise; no other does any harm.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from preforksmtp.prefork import child, scoreboard, signals
+from preforksmtp.prefork.alarm import TICK
 from preforksmtp.prefork.child import Child
 from preforksmtp.prefork.fork import Aides, fork_worker
 from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
@@ -32,15 +33,17 @@ from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
 from preforksmtp.prefork.worker import BOOT_FAILED
 
 ROUND = 1.0  # seconds between two looks round, at most
+PATIENCE = 2.0  # seconds for the hooks during a stop, all calls together
 OWN_ACCORD = "left of its own accord"
 HOOK_FAILED = 1
 HALTING_CODES = (BOOT_FAILED, 4)
+ATTEMPTS = 3  # at a first worker that dies while booting in some other way: it may have been killed by mistake
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Master:
-    """What root may set before run(): `hooks`; `rehearse`, run in a throw-away child, and `prepare`, run in the master,
-    for HUP; and its callbacks:
+    """What root may set before run(): `hooks`; `early`, the signals that came so far; `rehearse`, run in a throw-away
+    child, and `prepare`, run in the master, for HUP; and its callbacks:
 
     on_ready      once, when all workers of the first generation serve
     on_reopen     USR1
@@ -70,6 +73,7 @@ class Master:
         self.recycling = Recycling(self)
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
+        self.early: Sequence[int] = ()
         self.stopping = False
         self.round_every = ROUND
         self.actions: dict[int, Callable[[], None]] = {
@@ -89,6 +93,7 @@ class Master:
         self._ever_ready = False
         self._announced = False
         self._judge_after = 0.0  # no verdict on silent workers before
+        self._patience = PATIENCE
 
     @property
     def config(self) -> MasterConfig:
@@ -113,6 +118,7 @@ class Master:
 
     def run(self) -> int:
         self.wakeup = Wakeup(but=signal.SIGABRT)
+        self.wakeup.signals.remember(self.early)  # from here on nothing is added to it
         try:
             if not self.hook("on_starting"):
                 return HOOK_FAILED
@@ -145,7 +151,7 @@ class Master:
         times = [worker.next_deadline() for worker in self.children.values()]
         if not self.stopping and len(self.members()) < self.wanted:
             times.append(self._throttle.open_at)
-        times.append(self.reload.next_deadline())
+        times += [self.reload.next_deadline(), self.upgrade.next_deadline()]
         return min(times)
 
     def serving(self) -> list[Child]:
@@ -239,8 +245,9 @@ class Master:
         when = "" if worker.ready_at else " while booting"
         why = f" ({worker.reason})" if worker.reason else ""
         then = f"; next attempt in {delay:.0f} s" if delay and not self.stopping else ""
-        if not self._ever_ready and self.succession is not None:
-            code = code or BOOT_FAILED  # the old master serves: better no upgrade than one in suspense
+        # Where an old master serves, better no upgrade than one in suspense.
+        if code not in HALTING_CODES and (self.succession is not None or self._throttle.failures >= ATTEMPTS):
+            code = BOOT_FAILED
         if not self._ever_ready and not candidate and code in HALTING_CODES:
             self.log.error("worker %d %s%s%s; no worker could boot, giving up", worker.pid, how, when, why)
             self._halt(code)
@@ -278,6 +285,7 @@ class Master:
         self._announce()
         self.reload.advance(now)
         self.recycling.advance()
+        self.upgrade.advance(now)
         if self.succession is not None:
             self.succession.advance()
         for callback in self.on_round:
@@ -306,8 +314,14 @@ class Master:
 
     def hook(self, name: str, *arguments: object, hooks: Hooks | None = None) -> bool:
         """The user's. False: it failed, which is logged."""
-        hooks = hooks or self.hooks
-        return hooks.in_master(name, self, *arguments, limit=self.config.boot_timeout, must_stop=self.must_stop)
+        hooks, began, limit = hooks or self.hooks, time.monotonic(), self.config.boot_timeout
+        hurried = self.stopping and name != "on_exit"  # its last chance, and only one
+        if hurried:
+            limit = min(limit or PATIENCE, max(TICK, self._patience))
+        done = hooks.in_master(name, self, *arguments, limit=limit, must_stop=self.must_stop)
+        if hurried:
+            self._patience -= time.monotonic() - began
+        return done
 
     def must_stop(self) -> str:
         """A reason not to wait any longer for such code, or ""."""

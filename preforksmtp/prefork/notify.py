@@ -35,6 +35,8 @@ class ServiceManager:
         self._extended_at = -STATUS_EVERY
         self._stopping = False
         self._fault = ""  # of the last reload
+        self._ready = False  # it has been told so
+        self._reloading = False
         self._ping_every = 0.0
         self._ping_at = 0.0  # at once
         if seconds.isdecimal() and pid in ("", str(os.getpid())):
@@ -55,19 +57,27 @@ class ServiceManager:
     def ready(self, master: Master) -> None:
         """The first generation serves."""
         if master.succession is None:
+            self._ready = True
             self.send("READY=1")
 
     def reloading(self) -> None:
+        """Not before the first READY: it would be taken for the end of the start, and the READY after it as well."""
+        if not self._ready:
+            return
+        self._reloading = True
         # notify-reload waits for a RELOADING that is younger than its signal, by this clock.
         self.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self, fault: str) -> None:
         """READY also after a failure: the former configuration serves."""
         self._fault = fault
-        self.send("READY=1")
+        if self._reloading:
+            self._reloading = False
+            self.send("READY=1")
 
     def promoted(self) -> None:
         """This process has taken over from another master."""
+        self._ready = True
         self.send(f"MAINPID={os.getpid()}\nREADY=1")
 
     def round(self, master: Master) -> None:

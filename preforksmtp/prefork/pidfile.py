@@ -4,14 +4,21 @@ Runs in the master. The lock (flock) tells whether the owner lives, never the nu
 program's by now. The file appears whole, under its name, by rename: a reader never meets half a number or none.
 Children must close their copy (`close_in_child`), or the lock would outlive the master. Fails with PidFileError, one
 line.
+
+In an upgrade the new master has the last word on the old one's file (`hand_over`, `Former`): it takes its name, or
+removes it, where the new configuration has another name or none. The old one only lets go of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import stat
+from collections.abc import MutableMapping
+
+VARIABLE = "PREFORKSMTP_PIDFILE"  # the old master's file, in the environment of the new one
 
 
 class PidFileError(Exception):
@@ -24,6 +31,7 @@ class PidFile:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)  # a later chdir must not matter
         self._fd = -1
+        self._inode = (0, 0)
 
     def acquire(self) -> None:
         """Write our number. PidFileError if a live server holds the file."""
@@ -31,6 +39,8 @@ class PidFile:
             holder = self._lock_existing()
             try:
                 self._fd = self._write_beside()
+                status = os.fstat(self._fd)
+                self._inode = status.st_dev, status.st_ino
                 if self._name(new=holder < 0):
                     return
             except OSError as error:
@@ -54,11 +64,12 @@ class PidFile:
         if leave or self._fd < 0:
             self._forget()
             return
-        with contextlib.suppress(OSError):  # removed or replaced by somebody: theirs
-            mine, there = os.fstat(self._fd), os.lstat(self.path)
-            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
-                os.unlink(self.path)
+        _remove(self.path, self._inode)
         self._forget()
+
+    def hand_over(self, environ: MutableMapping[str, str]) -> None:
+        """Aide, before it execs a new master with this environment."""
+        environ[VARIABLE] = json.dumps([self.path, *self._inode])
 
     def close_in_child(self) -> None:
         """Any child, after the fork: the lock is the master's alone."""
@@ -128,3 +139,23 @@ class PidFile:
                 os.unlink(self._beside)
             raise
         return fd
+
+
+class Former:
+    """New master: the pid file of the old one."""
+
+    def __init__(self, text: str) -> None:
+        """As the variable has it; "": there is none."""
+        self._path, device, number = json.loads(text or '["", 0, 0]')
+        self._inode = (int(device), int(number))
+
+    def remove(self) -> None:
+        """When we have taken over, and have given our own file its name: so only one that was left under another."""
+        _remove(self._path, self._inode)
+
+
+def _remove(path: str, inode: tuple[int, int]) -> None:
+    with contextlib.suppress(OSError):  # removed or replaced by somebody: theirs
+        there = os.lstat(path)
+        if (there.st_dev, there.st_ino) == inode:
+            os.unlink(path)

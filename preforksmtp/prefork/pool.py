@@ -22,6 +22,7 @@ What escapes `serve` is logged with its traceback; what accept() may fail with i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -38,6 +39,7 @@ from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, 
 from preforksmtp.prefork.seat import Drain, Seat
 
 Serve = Callable[[socket.socket, Any, int, Seat], None]
+TurnAway = Callable[[socket.socket, int], None]  # a connection, which it closes, and the index of its listener
 
 SPARE = 2  # waiting threads kept per listener
 PATIENCE = 500  # ms a thread polls several listeners, or sits on the bench; the listeners' SO_RCVTIMEO does it for one
@@ -158,6 +160,19 @@ class Pool:
             self._closed = True  # a thread that ends its session right now finds this, or EBADF and then this
             for post in self._posts:
                 post.listener.close()
+
+    def turn_away(self, farewell: TurnAway, seconds: float) -> None:
+        """At the end of a full stop, for at most so long: our threads hang in handlers, and who still waits in the
+        queue would be reset. No session is counted."""
+        if self._closed or not self._is_last():
+            return
+        end = time.monotonic() + seconds
+        with contextlib.suppress(OSError):  # another worker was faster, and empties the queue itself; or no descriptor
+            while time.monotonic() < end and (waiting := self._queued()):
+                for post in self._posts:
+                    if post.listener.fileno() in waiting:
+                        fd, _ = post.accept()
+                        farewell(socket.socket(*post.kind, fd), post.index)
 
     def interrupt_sessions(self) -> None:
         """After drain.begin(): wake every session that is idle in recv. No lock is held while calling."""
@@ -352,12 +367,12 @@ class Pool:
         """Any thread: does nobody serve our queue after us?"""
         return self._scoreboard.stopping or bool(self._slot.closing)
 
-    def _queued(self) -> bool:
-        """Any thread: does a client wait at any listener?"""
+    def _queued(self) -> list[int]:
+        """Any thread: the listeners at which a client waits, by descriptor."""
         poll = select.poll()
         for post in self._posts:
             poll.register(post.listener, select.POLLIN)
-        return bool(poll.poll(0))
+        return [fd for fd, _ in poll.poll(0)]
 
     def _report(self, text: str, error: Exception) -> None:
         """One line, not one for every thread and turn."""

@@ -61,6 +61,9 @@ class Reload:
             self._pending = reason if self._pending in (None, reason) else ""  # a reload is a roll as well
             self._master.log.info("master %d: a reload is under way, another will follow", os.getpid())
             return
+        if reason and not self._master.wanted:  # WINCH dismissed them; who comes after that is new anyway
+            self._master.log.info("master %d: no workers to replace (%s)", os.getpid(), reason)
+            return
         self._reason = reason
         self._kills = 0
         for callback in self._master.on_reloading:
@@ -123,6 +126,16 @@ class Reload:
             self.candidate.board.stop()
             self._master.call(self.candidate.plan.abandon)
             self.candidate = None
+
+    def dismiss(self) -> None:
+        """No worker is wanted any more: nor a first one of another generation."""
+        self._pending = None
+        under_way = self._rehearsal is not None or self.candidate is not None
+        if self._rehearsal is not None:
+            self._rehearsal.kill()
+            self._rehearsal = None
+        if under_way:
+            self._fail("no workers are wanted any more")
 
     def died(self, worker: Child, how: str) -> None:
         """An unasked death of a worker that was booting, or of a canary at any time."""

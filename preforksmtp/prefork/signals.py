@@ -74,6 +74,11 @@ class SignalQueue:
     def _append(self, number: int, frame: FrameType | None) -> None:
         self._queue.append(number)  # and nothing else, ever
 
+    def remember(self, numbers: Iterable[int]) -> None:
+        """What came before there was a queue: it is the first that take() gives."""
+        self._queue.extendleft(reversed(list(numbers)))
+        self.wake()
+
     def fileno(self) -> int:
         """Readable when take() may have something."""
         return self._read

@@ -52,6 +52,7 @@ class Strength:
             return
         master.log.info("master %d: no workers wanted any more (SIGWINCH), was %d", os.getpid(), self.wanted)
         self.set(0)
+        master.reload.dismiss()
         for worker in master.members():
             worker.retire("SIGWINCH")
 

@@ -18,6 +18,11 @@ class Throttle:
         self._since = 0.0  # deaths of workers forked before this are known already
         self.open_at = 0.0  # no fork before
 
+    @property
+    def failures(self) -> int:
+        """How many attempts in a row ended early."""
+        return self._failures
+
     def died(self, forked: float, ready: float | None, now: float) -> float:
         """Master, at each unasked death: note it; the delay it caused, 0.0 for none."""
         if ready is not None and now - ready >= SETTLED:

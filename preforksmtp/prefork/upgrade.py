@@ -2,7 +2,8 @@
 
 The running master forks and execs its own command line (Upgrade). The new master (Succession) boots a generation of its
 own on the same sockets; once all of it is READY it is promoted: in automatic mode it tells the old one to stop, in
-manual mode it waits until the operator stopped it. A new program that fails leaves the old one serving.
+manual mode it waits until the operator stopped it. A new program that fails, or hangs before its loop runs (Patience),
+leaves the old one serving. An old master that dies first leaves its sockets to the new one.
 
 While both live they share the sockets: neither turns away who waits in their queue when it stops, for the other one
 serves it (`shares_listeners`). Everything here runs in a master; what fails is one line in the log.
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from preforksmtp.prefork.child import describe
 from preforksmtp.prefork.fork import fork_aide
+from preforksmtp.prefork.patience import Patience, Progress
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master import Master
 
-VARIABLE = "PREFORKSMTP_PID"  # the old master, in the environment of the new one
+# In the environment of the new master: the process ids of the old one and of its own, and the pipe for its progress.
+VARIABLE = "PREFORKSMTP_PID"
 
 
 class Upgrade:
@@ -32,6 +35,9 @@ class Upgrade:
         self.pid = 0  # of the new master; 0: no upgrade is under way
         self.on_failed: list[Callable[[str], None]] = []  # root's, with the fault
         self._master = master
+        self._patience: Patience | None = None
+        self._predecessor = 0
+        master.on_child.append(self._close_in_child)
 
     def begin(self) -> None:
         """USR2."""
@@ -39,13 +45,32 @@ class Upgrade:
         if refusal:
             self._master.log.error("master %d: no upgrade: %s", os.getpid(), refusal)
             return
+        master = self._master
+        # Before the fork: later the parent of the aide may be a stranger, for this master can be killed meanwhile.
+        self._predecessor = os.getpid()
         try:
-            sockets = self._master.current.listeners.every()
-            self.pid = fork_aide(self._master, self._become_new_master, self._died, keep=sockets)
+            self._patience = Patience(master.wakeup.selector, master.config.boot_timeout)
+            self.pid = fork_aide(master, self._become_new_master, self._died, keep=master.current.listeners.every())
         except OSError as error:
-            self._master.log.error("master %d: no upgrade: cannot fork: %s", os.getpid(), error.strerror)
+            self._end_patience()
+            master.log.error("master %d: no upgrade: cannot fork: %s", os.getpid(), error.strerror)
             return
-        self._master.log.info("master %d: upgrading, the new master is %d", os.getpid(), self.pid)
+        self._patience.begin(self.pid)
+        master.log.info("master %d: upgrading, the new master is %d", os.getpid(), self.pid)
+
+    def advance(self, now: float) -> None:
+        """Each round."""
+        if self._patience is not None:
+            self._patience.advance(now, lambda line: self._master.log.error("master %d: %s", os.getpid(), line))
+
+    def next_deadline(self) -> float:
+        return self._patience.deadline if self._patience is not None else float("inf")
+
+    def introduce(self, environ: MutableMapping[str, str]) -> None:
+        """Aide, just before it execs, with this environment: what the new master must know of us."""
+        assert self._patience is not None
+        os.set_inheritable(self._patience.write, True)
+        environ[VARIABLE] = f"{self._predecessor}:{os.getpid()}:{self._patience.write}"
 
     def _refusal(self) -> str:
         if os.getpid() == 1:
@@ -62,14 +87,23 @@ class Upgrade:
 
     def _become_new_master(self) -> None:
         """Aide."""
-        self._master.hook("pre_exec")
-        assert self.execute is not None
+        self._master.hook("pre_exec")  # may have taken its time
+        assert self.execute is not None and self._patience is not None
+        Progress(self._patience.write).expect(self._master.config.boot_timeout)
         self.execute()
+
+    def _close_in_child(self) -> None:
+        """Any child: what the aide needs it keeps."""
+        if self._patience is not None:
+            self._patience.close_in_child()
 
     def _died(self, status: int | None) -> None:
         self.pid = 0
         master = self._master
         how = "vanished" if status is None else describe(status)
+        why = self._end_patience()
+        if why:
+            how = f"{how} ({why})"
         if master.stopping:
             return
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)
@@ -78,25 +112,36 @@ class Upgrade:
         for callback in self.on_failed:
             master.call(lambda callback=callback: callback(f"the new master {how}"))  # type: ignore[misc]
 
+    def _end_patience(self) -> str:
+        """Why it had run out, or ""."""
+        patience, self._patience = self._patience, None
+        if patience is None:
+            return ""
+        patience.end()
+        return patience.why
+
 
 class Succession:
     """The new master's side, as long as it is not promoted."""
 
-    def __init__(self, master: Master, predecessor: int, *, automatic: bool) -> None:
+    def __init__(self, master: Master, predecessor: int, progress: Progress, *, automatic: bool) -> None:
         self.predecessor = predecessor
         self._master = master
+        self._progress = progress
         self._automatic = automatic
         master.succession = self
+        master.on_child.append(progress.close)
         master.on_ready.append(self._ready)
 
     def advance(self) -> None:
         """Each round: the predecessor is our parent until it is gone."""
+        self._progress.done()
         if os.getppid() != self.predecessor:
             self._promote("the old master is gone")
 
     def _ready(self) -> None:
         if self._automatic and self._master.succession is self:
-            if os.getppid() == self.predecessor:
+            if os.getppid() == self.predecessor:  # or it is gone, and the number may be anybody's
                 os.kill(self.predecessor, signal.SIGTERM)
             self._promote(f"the old master {self.predecessor} was told to stop")
 
@@ -107,7 +152,13 @@ class Succession:
             self._master.call(callback)
 
 
-def predecessor_of_this_process(environ: MutableMapping[str, str]) -> int:
-    """The old master that started this process; 0: it is a first start. Removes the variable."""
-    text = environ.pop(VARIABLE, "")
-    return os.getppid() if text == str(os.getppid()) else 0
+def find_predecessor(environ: MutableMapping[str, str]) -> tuple[int, Progress]:
+    """The old master that started this process, alive or not, and the way to tell it of our progress; 0: it is a first
+    start. Removes the variable."""
+    try:
+        predecessor, own, pipe = map(int, environ.pop(VARIABLE, "").split(":"))
+    except ValueError:
+        return 0, Progress()
+    if own != os.getpid():  # exec keeps the number: the variable was meant for a program further up
+        return 0, Progress()
+    return predecessor, Progress(pipe)

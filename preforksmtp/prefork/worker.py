@@ -31,7 +31,7 @@ from typing import Any, NoReturn, Protocol
 
 from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.hooks import Hooks
-from preforksmtp.prefork.pool import Pool, Serve
+from preforksmtp.prefork.pool import Pool, Serve, TurnAway
 from preforksmtp.prefork.recycling import STUCK, Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain
@@ -41,7 +41,8 @@ from preforksmtp.prefork.stuck import StuckHandlers
 BEAT = 1.0  # seconds between two looks round, at most
 SHRINK_EVERY = 30.0  # seconds over which the pool's peak is taken
 QUICK_TIMEOUT = 0.5  # seconds sessions get on QUIT: time for a 421, and for a 250 under way (RFC 1047)
-LAST_WORDS = 1.5  # seconds for on_exit and atexit callbacks at the deadline; less than the master's slack
+FAREWELL = 0.2  # seconds at the deadline of a full stop for those who wait in the queue
+LAST_WORDS = 0.5  # seconds for on_exit and atexit callbacks after that; both together less than the master's slack
 
 BOOT_FAILED = 3
 
@@ -66,8 +67,8 @@ class WorkerConfig(RecyclingConfig, Protocol):
 
 
 class Worker:
-    """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append
-    to."""
+    """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append to. boot() may
+    set turn_away: what a client hears that nobody can serve any more; in the main thread, it must not block."""
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Worker:
         self.drain = Drain()
         self.on_exit: list[Callable[[], None]] = []
         self.on_reopen: list[Callable[[], None]] = []
+        self.turn_away: TurnAway = lambda connection, index: connection.close()
         self._board = board
         self._published = slot
         self._master = os.getppid()
@@ -261,6 +263,7 @@ class Worker:
         over = not pool.busy() if self._quick else pool.alive() == 0
         if not over and time.monotonic() >= self.drain.deadline:
             self.log.warning("worker %d: time is up, %d sessions cut off", self.pid, self._published.active())
+            pool.turn_away(self.turn_away, FAREWELL)
             return True
         return over
 

@@ -254,7 +254,8 @@ def test_a_live_socket_is_respected(opened: Open, tmp_path: Path, kind: socket.S
         with pytest.raises(ListenError) as caught:
             opened(f"unix:{path}")
         assert str(caught.value) == (
-            f"cannot listen on unix:{path}: another program listens there; stop it or choose another path"
+            f"cannot listen on unix:{path}: another program listens there (tried 5 times); "
+            "stop it or choose another path"
         )
         assert os.path.exists(path)
 
@@ -267,6 +268,20 @@ def test_a_live_socket_with_a_full_queue_is_respected(opened: Open, tmp_path: Pa
         first.connect(path)
         with pytest.raises(ListenError, match="another program listens there"):
             opened(f"unix:{path}")
+
+
+@pytest.mark.parametrize("name", ["x.sock", "@preforksmtp-test-free"])
+def test_a_unix_socket_that_becomes_free_is_taken(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The workers of a killed master let go of it when they have drained."""
+    monkeypatch.chdir(tmp_path)
+    holder = socket.socket(socket.AF_UNIX)
+    holder.bind(name.replace("@", "\0"))
+    holder.listen()
+    monkeypatch.setattr(listener, "sleep", lambda _: holder.close())
+    [one] = opened(f"unix:{name}")
+    assert one.address.endswith(name)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "symlink"])

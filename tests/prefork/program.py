@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 from preforksmtp.prefork import child, worker
+from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.master import Master
 from preforksmtp.prefork.pool import Serve
 from preforksmtp.prefork.scoreboard import MESSAGES
@@ -48,7 +49,10 @@ class Options:
     files: int = 0  # RLIMIT_NOFILE of a worker beyond what it has open
     shrink_every: float = 0.0
     before_fork: str = ""
-    mercy: float = 2.0  # seconds of slack, and again between ABRT and KILL
+    roll: bool = False  # on USR1
+    slow_boot: float = 0.0
+    hanging_hook: str = ""
+    mercy: float = 0.0  # seconds of slack, and again between ABRT and KILL; 0: as they are
 
 
 class Listeners:
@@ -82,6 +86,11 @@ def listener(address: tuple[str, int] = ("127.0.0.1", 0)) -> socket.socket:
 def serve(connection: socket.socket, peer: Any, index: int, seat: Seat) -> None:
     with contextlib.suppress(ConnectionResetError):
         talk(connection, index, seat)
+
+
+def turn_away(connection: socket.socket, index: int) -> None:
+    with connection:
+        connection.sendall(f"421 listener {index}\n".encode())
 
 
 def talk(connection: socket.socket, index: int, seat: Seat) -> None:
@@ -139,7 +148,9 @@ def boot_of(options: Options) -> Any:
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + options.files,) * 2)
         if options.boot == "the first only" and worker.slot > 0:
             raise BootFailed(4, "the app is broken now")
+        time.sleep(options.slow_boot)
         fail(options.boot)
+        worker.turn_away = turn_away
         return serve
 
     return boot
@@ -176,8 +187,10 @@ def main() -> None:
     logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s", stream=sys.stderr)
     if options.shrink_every:
         worker.SHRINK_EVERY = options.shrink_every
-    child.SLACK = child.MERCY = options.mercy
-    child.ABORT = ((0.0, signal.SIGABRT), (options.mercy, signal.SIGKILL))
+    if options.mercy:
+        child.SLACK = child.MERCY = options.mercy
+        child.LIMIT = 2 * options.mercy
+        child.ABORT = ((0.0, signal.SIGABRT), (options.mercy, signal.SIGKILL))
     log = logging.getLogger("preforksmtp")
     listeners = Listeners(options.listeners)
     if options.before_fork == "foreign":
@@ -186,6 +199,10 @@ def main() -> None:
     if options.before_fork == "slow fork":
         os.register_at_fork(after_in_child=lambda: time.sleep(0.2))
     master.on_reopen.append(lambda: log.info("totals %s", json.dumps(master.board.totals())))
+    if options.roll:
+        master.on_reopen.append(lambda: master.roll("as asked"))
+    if options.hanging_hook:
+        master.hooks = Hooks({options.hanging_hook: lambda *_: time.sleep(3600)})
     master.on_ready.append(lambda: log.info("serving"))
     code = master.run()
     print("run() returned", code, flush=True)

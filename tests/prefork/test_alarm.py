@@ -39,6 +39,14 @@ def test_slow_code_is_noticed_once_and_goes_on() -> None:
     assert seen == ["slow"]
 
 
+def test_a_reason_to_stop_is_seen_before_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOW", 3600)
+    seen: list[str] = []
+    with pytest.raises(Overdue), alarm(0, lambda: "SIGTERM waits", lambda: seen.append("slow")):
+        time.sleep(3600)
+    assert seen == []
+
+
 def test_the_limit() -> None:
     with pytest.raises(Overdue, match=r"it took more than 0\.05 s"), alarm(0.05, never, lambda: None):
         time.sleep(3600)

@@ -103,6 +103,25 @@ def test_graceful_timeout_escalates_to_kill_for_a_frozen_worker(start: Start) ->
     assert [found[1] for found in server.matches(r"still there, sent (\w+)")] == ["SIGABRT", "SIGKILL"]
 
 
+def test_a_frozen_worker_delays_a_stop_by_two_seconds(start: Start) -> None:
+    server = start(graceful_timeout=0.2).ready()
+    (pid,) = server.children()
+    os.kill(pid, signal.SIGSTOP)
+    before = time.monotonic()
+    assert server.stop(signal.SIGTERM) == 0
+    assert 2.2 <= time.monotonic() - before < 3.0
+
+
+@pytest.mark.parametrize("hook", ["child_exit", "when_ready"])
+def test_a_hanging_hook_does_not_delay_a_stop(start: Start, hook: str) -> None:
+    server = start(workers=3, hanging_hook=hook, boot_timeout=60)
+    server.wait_for("ready after", count=3)
+    before = time.monotonic()
+    assert server.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - before < (1.0 if hook == "when_ready" else 4.0)  # it has 2 s in all, then a look each
+    assert server.matches(f"hook {hook} was interrupted")
+
+
 # -- deaths
 
 
@@ -172,6 +191,13 @@ def test_death_at_boot_backs_off(start: Start) -> None:
     server.wait_for(r"was killed by SIGKILL while booting; next attempt in 2 s")
     assert len(server.matches("^INFO booting")) == 2
     assert server.stop(signal.SIGTERM) == 0  # at once, not after the pause
+
+
+def test_deaths_at_boot_halt_a_master_that_never_served(start: Start) -> None:
+    server = start(workers=2, boot="die")
+    assert server.wait() == 3
+    server.wait_for("was killed by SIGKILL while booting; no worker could boot, giving up")
+    assert len(server.matches("^INFO booting")) == 6  # three attempts
 
 
 def test_crash_after_ready_backs_off(start: Start) -> None:

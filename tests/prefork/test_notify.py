@@ -199,6 +199,22 @@ def test_a_new_master_that_is_not_promoted_pings_only(systemd: Systemd) -> None:
     assert systemd.pending() == [f"MAINPID={os.getpid()}\nREADY=1"]
 
 
+def test_a_reload_before_the_first_ready_is_not_told(systemd: Systemd) -> None:
+    """READY would be taken for that of the start."""
+    manager, master = ServiceManager({"NOTIFY_SOCKET": systemd.address}), idle_master()
+    manager.attend(master)
+    master.on_reloading[0]()
+    master.on_reloaded[0]("a fault")
+    master.on_reloading[0]()
+    assert systemd.pending() == []
+    master.on_ready[0]()
+    master.on_reloaded[0]("")  # the second one, begun before
+    assert systemd.pending() == ["READY=1"]
+    master.on_reloading[0]()
+    master.on_reloaded[0]("")
+    assert [text[:9] for text in systemd.pending()] == ["RELOADING", "READY=1"]
+
+
 # -- the running program
 
 

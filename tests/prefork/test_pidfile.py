@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.prefork.pidfile import PidFile, PidFileError
+from preforksmtp.prefork.pidfile import VARIABLE, Former, PidFile, PidFileError
 
 HOLDER = """
 import sys
@@ -118,3 +118,23 @@ def test_what_cannot_be_a_pid_file_is_one_clear_line(path: Path, kind: str) -> N
     with pytest.raises(PidFileError, match="^pid: .*run.pid") as error:
         PidFile(str(path)).acquire()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("now", ["there", "another one's", "gone", "none ever"])
+def test_the_file_of_the_old_master(path: Path, now: str) -> None:
+    """Its successor removes it, if it is still the same one."""
+    old, environ = PidFile(str(path)), dict[str, str]()
+    if now != "none ever":
+        old.acquire()
+        old.hand_over(environ)
+    if now == "another one's":
+        new = PidFile(f"{path}.2")
+        new.acquire()
+        new.promote(str(path))
+    elif now == "gone":
+        path.unlink()
+    Former(environ.get(VARIABLE, "")).remove()
+    assert path.exists() == (now == "another one's")
+    old.release(leave=True)
+    if now == "another one's":
+        new.release()

@@ -213,3 +213,21 @@ def test_connection_gone_before_accept_is_harmless(start: Start) -> None:
             with socket.create_connection(("127.0.0.1", server.port())) as gone:
                 gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # RST
     assert server.ask("thread") == "session-1"
+
+
+def test_whoever_waits_when_the_time_is_up_is_told(start: Start) -> None:
+    """Of a full stop: every thread hangs, and nobody serves the queue after us."""
+    server = start(workers=2, threads=1, listeners=2, graceful_timeout=0.5).ready()
+    with contextlib.ExitStack() as stack:
+        stuck: set[str] = set()
+        while len(stuck) < 2:
+            client = stack.enter_context(server.connect())
+            stuck.add(client.ask("pid"))
+            client.send("sleep")
+        queue = [(index, stack.enter_context(server.connect(index))) for index in (0, 1) for _ in range(40)]
+        server.send(signal.SIGTERM)
+        for index, client in queue:
+            assert client.read() == f"421 listener {index}"
+            assert client.read() == ""
+        assert server.wait() == 0
+    assert not server.matches("SIGABRT")

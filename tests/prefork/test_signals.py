@@ -36,6 +36,16 @@ def test_signals_come_out_in_order_and_once(queue: SignalQueue) -> None:
     assert not readable(queue)
 
 
+def test_what_was_remembered_comes_first(queue: SignalQueue) -> None:
+    signal.raise_signal(signal.SIGUSR1)
+    queue.take()
+    signal.raise_signal(signal.SIGUSR2)
+    queue.remember([signal.SIGHUP, signal.SIGTTIN])
+    assert readable(queue)
+    assert queue.take() == [signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR2]
+    assert not readable(queue)
+
+
 def test_wake_without_a_signal(queue: SignalQueue) -> None:
     queue.wake()
     assert readable(queue)

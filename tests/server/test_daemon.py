@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,6 +105,32 @@ def test_a_failure_is_shown_where_the_command_was_typed(run: Run, tmp_path: Path
     assert line in done.stderr
     assert "Traceback" not in done.stderr
     wait_until(lambda: not ours(tmp_path), "all gone")
+
+
+DEATHS = {"exits": "os._exit(1)", "is killed": "os.kill(os.getpid(), 9)"}
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_an_application_that_ends_its_process_is_a_failure(run: Run, tmp_path: Path, how: str) -> None:
+    (tmp_path / "app.py").write_text(f"import os\n{DEATHS[how]}\n")
+    done = run("-D", "--log-file", "log", "app:handler")
+    assert done.returncode == 3
+    assert "while booting; no worker could boot, giving up" in done.stderr
+    wait_until(lambda: not ours(tmp_path), "all gone")
+
+
+def test_stopped_before_it_is_ready(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import os, time\nopen('booting', 'w').close()\ntime.sleep(3600)\n"
+    )
+    outcome: list[subprocess.CompletedProcess[str]] = []
+    command = threading.Thread(target=lambda: outcome.append(run("-D", "--log-file", "log", "app:handler")))
+    command.start()
+    wait_until(lambda: (tmp_path / "booting").exists(), "the worker boots")
+    stop(tmp_path)
+    command.join()
+    assert outcome[0].returncode == 1
+    assert "error: the server was stopped before it was ready" in outcome[0].stderr
 
 
 def touched(file: Path) -> tuple[int, int, int]:

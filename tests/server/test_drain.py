@@ -63,3 +63,31 @@ def test_everybody_in_the_queue_hears_421(serve: Serve, tmp_path: Path) -> None:
             assert client.recv(100).startswith(b"421 4.3.2")
             assert client.recv(100) == b""
         assert server.wait() == 0
+
+
+def test_everybody_in_the_queue_hears_421_though_every_thread_hangs(
+    serve: Serve, tmp_path: Path, certificate: Certificate
+) -> None:
+    (tmp_path / "app.py").write_text(SLOW)
+    (tmp_path / "preforksmtp.conf.py").write_text(
+        f"bind = ['smtp://{LOOPBACK}', 'smtps://{LOOPBACK}']\n"
+        f"certfile, keyfile = {str(certificate.certfile)!r}, {str(certificate.keyfile)!r}\n"
+    )
+    server = serve("--threads", "1", "--graceful-timeout", "0.5", "app").ready()
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(Talk(server.port()))
+        busy.begin_data()
+        busy.send(b"x\r\n.\r\n")
+        server.wait_for("^handling$")
+        queue = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port()), PATIENCE)) for _ in range(40)
+        ]
+        queue[0].sendall(b"EHLO too early\r\n")
+        tls = stack.enter_context(socket.create_connection(("127.0.0.1", server.port("smtps")), PATIENCE))
+        server.send(signal.SIGTERM)
+        for client in queue:
+            assert client.recv(100).startswith(b"421 4.3.2")
+            assert client.recv(100) == b""
+        assert tls.recv(100) == b""
+        assert busy.read() == ""
+        assert server.wait() == 0
