@@ -21,7 +21,7 @@ CROSS_PROTOCOL = re.compile(
 )
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_VALUE = re.compile("[!-<>-~\u00a1-\U0010ffff]+")  # RFC 5321 esmtp-value, RFC 6531 section 3.3
+_VALUE = re.compile(r"[^\x00-\x20=\x7f-\xa0]+")  # RFC 5321 esmtp-value, RFC 6531 section 3.3; see address.py
 
 _JOINERS = dict.fromkeys((0x200C, 0x200D))
 

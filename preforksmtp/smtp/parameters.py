@@ -98,7 +98,7 @@ def _notify(value: str | None) -> tuple[str, ...]:
 
 
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
-_UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-\[\]-~]|\\x\{[0-9A-F]{2,6}\}|[\u00a1-\U0010ffff]|\+[0-9A-F]{2})+")
+_UTF8_XTEXT = re.compile(r"(?:[^\x00-\x20+=\\\x7f-\xa0]|\\x\{[0-9A-F]{2,6}\}|\+[0-9A-F]{2})+")
 _ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}|\+([0-9A-F]{2})")
 
 
