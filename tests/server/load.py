@@ -30,6 +30,10 @@ def handler(message):
 """
 
 
+STEPS = ("MAIL", "RCPT", "DATA", "body")  # before which a client waits for a moment, once a message
+THINKING = 0.01
+
+
 def write_app(folder: Path, version: str = "1", name: str = "app.py") -> None:
     # Never the same size as before: a .pyc counts as fresh if size and second agree.
     padding = "#" * next(_sizes)
@@ -135,16 +139,20 @@ class Load:
 
     def _message(self, sock: socket.socket, file: object) -> bool:
         readline = file.readline  # type: ignore[attr-defined]
-        number = f"<{next(self._numbers)}@load>"
+        count = next(self._numbers)
+        number, thinks_at = f"<{count}@load>", STEPS[count % len(STEPS)]
+        self._think(thinks_at == "MAIL")
         send(sock, b"MAIL FROM:<a@example.com>\r\n")
         if not self._expect(readline(), b"250"):
             return False
         for command, code in ((b"RCPT TO:<b@example.com>\r\n", b"250"), (b"DATA\r\n", b"354")):
+            self._think(command.startswith(thinks_at.encode()))
             send(sock, command)
             answer = readline()
             if not answer.startswith(code):
                 self.trouble.append(f"{command!r} in an open transaction: {answer!r}")
                 return False
+        self._think(thinks_at == "body")
         self.unclear.add(number)
         send(sock, f"Message-ID: {number}\r\n\r\nhello\r\n.\r\n".encode())
         answer = readline()
@@ -156,6 +164,11 @@ class Load:
         self.acked.append(number)
         self.versions[answer.decode().split()[-1]] += 1
         return True
+
+    def _think(self, here: bool) -> None:
+        """So that most clients are somewhere in a session, and the machine is not at its limit."""
+        if here:
+            self._over.wait(THINKING)
 
     def _expect(self, answer: bytes, code: bytes) -> bool:
         if answer.startswith(b"421") or (not answer and code == b"250"):

@@ -14,7 +14,7 @@ from tests.processes import processes, stat, wait_until
 from tests.server.conftest import LOOPBACK, Serve
 from tests.server.load import Load, write_app
 
-ROUNDS = 12
+ROUNDS = 8
 
 
 def children(master: int) -> list[int]:

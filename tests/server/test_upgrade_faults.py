@@ -107,8 +107,10 @@ HANGS = {
 }
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["usr2", "hup"])
-@pytest.mark.parametrize("what", HANGS)
+@pytest.mark.parametrize(
+    ("what", "preload"),
+    [("config", False), ("config", True), ("config that ignores TERM", False), ("log", False), ("preload", True)],
+)
 def test_a_new_program_that_hangs_is_given_up(serve: Serve, app: Path, what: str, preload: bool) -> None:
     """Wherever that is before its loop runs."""
     settings = "boot_timeout = 1\n" + ("preload = True\n" if preload else "")
