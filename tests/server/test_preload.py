@@ -71,7 +71,7 @@ def importer(server: Server, port: int) -> int:
 
 
 def test_loaded_once_by_the_master_and_started_in_each_worker(serve: Serve, app: Path) -> None:
-    server = begin(serve)
+    server = serve("--preload", "--log-level", "debug", "app:Mail").ready()
     assert [found[1] for found in server.matches(r"imported by (\d+)")] == [str(server.pid)]
     first = server.children()
     assert importer(server, server.port()) == server.pid
@@ -82,6 +82,7 @@ def test_loaded_once_by_the_master_and_started_in_each_worker(serve: Serve, app:
     wait_until(lambda: victim not in server.children() and len(server.children()) == 2, "a replacement")
     (new,) = server.children() - first
     server.wait_for(rf"started in {new}, frozen 1, gc 1")
+    server.wait_for(f"worker {new}: ready")  # TERM before that ends it without a word
     assert server.stop() == 0
     assert len(server.matches("imported by")) == 1
     assert {int(found[1]) for found in server.matches(r"stopped in (\d+)")} == {new, max(first)}
