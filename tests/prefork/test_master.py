@@ -197,7 +197,8 @@ def test_deaths_at_boot_halt_a_master_that_never_served(start: Start) -> None:
     server = start(workers=2, boot="die")
     assert server.wait() == 3
     server.wait_for("was killed by SIGKILL while booting; no worker could boot, giving up")
-    assert len(server.matches("^INFO booting")) == 6  # three attempts
+    # Three attempts of two workers; the master may be faster than the last one of them.
+    assert len(server.matches("^INFO booting")) in (5, 6)
 
 
 def test_crash_after_ready_backs_off(start: Start) -> None:
