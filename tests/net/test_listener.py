@@ -244,6 +244,7 @@ def test_a_stale_socket_is_replaced(opened: Open, tmp_path: Path) -> None:
     assert one.address == f"unix:{path}"
 
 
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_a_live_socket_is_respected(opened: Open, tmp_path: Path, kind: socket.SocketKind) -> None:
     path = str(tmp_path / "x.sock")
@@ -258,8 +259,7 @@ def test_a_live_socket_is_respected(opened: Open, tmp_path: Path, kind: socket.S
             "stop it or choose another path"
         )
         assert os.path.exists(path)
-
-
+@pytest.mark.usefixtures("no_waiting")
 def test_a_live_socket_with_a_full_queue_is_respected(opened: Open, tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
     with socket.socket(socket.AF_UNIX) as alive, socket.socket(socket.AF_UNIX) as first:
@@ -328,6 +328,7 @@ def test_missing_folder(opened: Open, tmp_path: Path) -> None:
     assert str(caught.value) == f"cannot listen on unix:{path}: the folder {path.parent} does not exist"
 
 
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.skipif(os.uname().sysname != "Linux", reason="abstract sockets are Linux's")
 def test_abstract_socket(opened: Open) -> None:
     name = f"preforksmtp-test-{os.getpid()}"
