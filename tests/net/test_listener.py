@@ -259,6 +259,8 @@ def test_a_live_socket_is_respected(opened: Open, tmp_path: Path, kind: socket.S
             "stop it or choose another path"
         )
         assert os.path.exists(path)
+
+
 @pytest.mark.usefixtures("no_waiting")
 def test_a_live_socket_with_a_full_queue_is_respected(opened: Open, tmp_path: Path) -> None:
     path = str(tmp_path / "x.sock")
