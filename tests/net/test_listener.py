@@ -272,7 +272,7 @@ def test_a_live_socket_with_a_full_queue_is_respected(opened: Open, tmp_path: Pa
             opened(f"unix:{path}")
 
 
-@pytest.mark.parametrize("name", ["x.sock", "@preforksmtp-test-free"])
+@pytest.mark.parametrize("name", ["x.sock", f"@preforksmtp-test-free-{os.getpid()}"], ids=["path", "abstract"])
 def test_a_unix_socket_that_becomes_free_is_taken(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

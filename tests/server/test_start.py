@@ -98,7 +98,7 @@ def test_version_and_help(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line(tmp_path: Path, name: str) -> None:
     arguments, code, text = MISTAKES[name]
-    done = run(tmp_path, *arguments)
+    done = run(tmp_path, "-b", LOOPBACK, *arguments)
     lines = [line for line in errors(done) if not line.startswith("usage: ")]
     assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
