@@ -34,6 +34,7 @@ from .prefork.pool import Serve
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
 from .service import Service, make_terms
+from .service import describe as describe_session
 from .settings import HOOKS
 from .smtp.handler import Hooks as AppHooks
 
@@ -156,7 +157,7 @@ class Composition:
                 )
         self._lanes.listen(worker.lane, self.settings.backlog)
         service = Service(terms, self.log, self.logs.access, worker.slot, self.logs.transcript)
-        worker.turn_away = service.turn_away
+        worker.turn_away, worker.describe = service.turn_away, describe_session
         return service.serve
 
 

@@ -80,6 +80,6 @@ class Preload:
         if not self._reloading:
             return
         self._reloading = False
-        self._master.board.count_reload(failed=True)
+        self._master.reload.count(fault)
         for callback in self._master.on_reloaded:
             self._master.call(lambda callback=callback: callback(fault))  # type: ignore[misc]

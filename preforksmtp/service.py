@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ from .smtp.session import Endpoint, Session
 from .smtp.transaction import Transaction
 from .transcript import TranscribedWire, Transcript
 
+BODY_HOOKS = ("message", "stream")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -153,8 +155,7 @@ class Service:
             rules.lmtp,
         )
         wire = plain if self._transcript is None else TranscribedWire(plain, self._transcript, session)
-        seat.session = session.id
-        seat.interrupt = wire.interrupt
+        seat.session, seat.interrupt = session, wire.interrupt
         journal = SessionJournal(self._log, self._access, seat, self._worker)
         linger = wait = True
         visit: Visit | None = None
@@ -166,6 +167,7 @@ class Service:
                 rules = terms.limiter.rules(session)
                 if visit.refusal is not None:
                     linger = False  # the client has yet to speak
+                    journal.refused()
                     if not terms.implicit_tls:  # a handshake is work that the limit is there to save
                         _say(wire, visit.refusal)
                     return
@@ -177,7 +179,7 @@ class Service:
                 _say(wire, reply.SHUTTING_DOWN)
             else:
                 dialogue = Dialogue(wire, session, rules, journal)
-                dialogue.limits = visit
+                dialogue.limits, seat.dialogue = visit, dialogue
                 self._introduce(dialogue, terms)
                 dialogue.run()
                 linger = not dialogue.quit
@@ -218,7 +220,7 @@ class Service:
 class SessionJournal:
     """See smtp/journal.py. Writes to the logs, to the thread's row of the scoreboard, and to its seat."""
 
-    __slots__ = ("_access", "_log", "_row", "_seat", "_worker")
+    __slots__ = ("_access", "_log", "_row", "_seat", "_spent", "_worker")
 
     def __init__(self, log: logging.Logger, access: AccessLog, seat: Seat, worker: int) -> None:
         self._log = log
@@ -226,9 +228,12 @@ class SessionJournal:
         self._seat = seat
         self._row = seat.row
         self._worker = worker
+        self._spent = 0.0  # seconds the handler had the body that is under way
 
     def handling(self, hook: str, since: float) -> None:
         seat = self._seat
+        if not hook and seat.hook in BODY_HOOKS:
+            self._spent += time.monotonic() - seat.since
         seat.since = since
         seat.hook = hook
 
@@ -242,6 +247,11 @@ class SessionJournal:
             row[scoreboard.DEFERRED] += 1
         else:
             row[scoreboard.REJECTED] += 1
+        spent = self._spent
+        if spent:
+            self._spent = 0.0
+            row[scoreboard.HANDLER_NS] += int(spent * 1e9)
+            row[scoreboard.BUCKETS + bisect_left(scoreboard.BOUNDS, spent)] += 1
         if self._access.enabled:
             self._write_access(session, transaction, size, answer)
 
@@ -270,6 +280,10 @@ class SessionJournal:
             )
         )
 
+    def refused(self) -> None:
+        """The service's own: by a limit, before a word was spoken."""
+        self._row[scoreboard.REFUSED] += 1
+
     def authenticated(self, session: Session, mechanism: str, username: str | None) -> None:
         self._row[scoreboard.AUTH_FAILED if username is None else scoreboard.AUTH_OK] += 1
         if username is None:
@@ -289,6 +303,24 @@ class SessionJournal:
 
     def ended(self, session: Session, why: str) -> None:
         self._log.info("session %s: %s: %s", session.id, session.peer, why)
+
+
+def describe(seat: Seat) -> dict[str, Any]:
+    """Worker, main thread: the session on this seat, for who asks what goes on. It may end while we look."""
+    session, dialogue = seat.session, seat.dialogue
+    if session is None:
+        return {}
+    transaction = dialogue.transaction if dialogue is not None else None
+    return {
+        "session": session.id,
+        "peer": str(session.peer),
+        "bind": session.bind,
+        "helo": session.helo,
+        "tls": session.tls.version if session.tls else "",
+        "user": session.user or "",
+        "sender": transaction.sender if transaction is not None else None,
+        "recipients": len(transaction.recipients) if transaction is not None else 0,
+    }
 
 
 def _say(wire: Wire | TranscribedWire, answer: Reply) -> None:

@@ -53,7 +53,7 @@ class Sessions:
         self._access = open_access_log(settings)
         self.service = Service([terms], log, self._access, 3)
         self.drain = Drain()
-        self.row = memoryview(bytearray(8 * (scoreboard.SINCE + 1))).cast("Q")
+        self.row = scoreboard.Scoreboard(1, 1).slots[0].rows[0]
         self.seats: list[Seat] = []
         self._threads: list[threading.Thread] = []
         self._accepted: list[socket.socket] = []

@@ -166,7 +166,7 @@ def test_the_seat_tells_the_watchdog_what_runs():
         client.sendall(SESSION)
         assert entered.wait(PATIENCE)
         (seat,) = sessions.seats
-        assert (seat.hook, seat.session != "", seat.since > 0, seat.interrupt is not None) == (
+        assert (seat.hook, seat.name != "", seat.since > 0, seat.interrupt is not None) == (
             "message",
             True,
             True,

@@ -51,6 +51,7 @@ class Master:
     on_reloaded   it is over, with the fault, "" for success
     on_promoted   this master has taken over from another one (an upgrade)
     on_round      each round, once a second at least; it must be quick
+    on_end        the last worker is gone, the hook on_exit has run
     on_child      in every child, first thing: close what is the master's alone
     """
 
@@ -65,6 +66,7 @@ class Master:
         self.on_reloaded: list[Callable[[str], None]] = []
         self.on_promoted: list[Callable[[], None]] = []
         self.on_round: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[], None]] = []
         self.on_child: list[Callable[[], None]] = []
         self.children: dict[int, Child] = {}
         self.strength = Strength(self)
@@ -134,6 +136,8 @@ class Master:
             self.hook("on_exit")
             return self._exit_code
         finally:
+            for callback in self.on_end:
+                self.call(callback)
             self.wakeup.close()
 
     def _over(self) -> bool:
@@ -191,6 +195,7 @@ class Master:
             delay = self._throttle.died(now, None, now)
             self.log.error("cannot fork a worker: %s; trying again in %.0f s", error.strerror, delay)
             return None
+        self.board.count("workers_forked")
         self.log.debug("worker %d: forked, slot %d", worker.pid, slot.index)
         return worker
 
@@ -238,6 +243,7 @@ class Master:
         code = BOOT_FAILED if worker.reason else 0  # a boot we gave up on
         if status is not None and os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
+        self.board.count("workers_died")
         candidate = worker.generation is self.reload.candidate
         delay = 0.0
         if not candidate:
@@ -270,6 +276,8 @@ class Master:
             self._notice_ready(worker)
             for number in worker.escalate(now):
                 self.log.warning("worker %d: still there, sent %s", worker.pid, signals.name(number))
+                if number == signal.SIGABRT:
+                    self.board.count("workers_hung")
             if worker.reason:
                 continue
             if worker.slot.state == scoreboard.DRAINING:  # somebody else's TERM, or its own request
@@ -280,6 +288,7 @@ class Master:
                 if reason:  # ABRT: its stacks in the log say where it hangs
                     self.log.error("worker %d: %s", worker.pid, line)
                     worker.end(child.ABORT, reason, asked=False)
+                    self.board.count("workers_hung")
             if worker.ready_at is not None:
                 self._throttle.settled(worker.forked, worker.ready_at, now)
         self._announce()
@@ -288,6 +297,7 @@ class Master:
         self.upgrade.advance(now)
         if self.succession is not None:
             self.succession.advance()
+        self.board.wanted, self.board.beat = self.wanted, time.monotonic_ns()
         for callback in self.on_round:
             self.call(callback)
 
@@ -380,6 +390,7 @@ class Master:
         self.current = generation
         self._throttle = Throttle()
         if reset:
+            self.board.level = 0
             self.strength.set(generation.config.workers)
 
 

@@ -184,7 +184,7 @@ class Pool:
                 except OSError:
                     pass  # its socket: the session has just ended
                 except Exception:
-                    self.log.exception("cannot interrupt session %s", seat.session)
+                    self.log.exception("cannot interrupt session %s", seat.name)
 
     # -- any session thread
 
@@ -242,10 +242,11 @@ class Pool:
                 self._serve(connection, peer, post.index, seat)
         except BaseException:  # SystemExit of a handler, too, ends neither thread nor process
             row[ERRORS] += 1
-            self.log.exception("session %s of %s failed", seat.session, peer)
+            self.log.exception("session %s of %s failed", seat.name, peer)
             connection.close()
         seat.interrupt = None
-        seat.session = seat.hook = ""
+        seat.session = seat.dialogue = None
+        seat.hook = ""
         seat.since = 0.0
         row[SINCE] = 0
         if self._drain.requested:

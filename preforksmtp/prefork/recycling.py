@@ -91,6 +91,7 @@ class Recycling:
 
     def _grant(self, worker: Child) -> None:
         worker.replacing = REASONS[worker.slot.retire]
+        self._master.board.count("workers_recycled")
         self._master.log.info("worker %d: %s reached, starting its replacement", worker.pid, worker.replacing)
 
     def _dismiss(self, replacing: list[Child]) -> None:

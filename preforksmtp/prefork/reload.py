@@ -242,6 +242,13 @@ class Reload:
 
     def _end(self, fault: str) -> None:
         if not self._reason:
-            self._master.current.board.count_reload(failed=bool(fault))
+            self.count(fault)
         for callback in self._master.on_reloaded:
             self._master.call(lambda callback=callback: callback(fault))  # type: ignore[misc]
+
+    def count(self, fault: str) -> None:
+        """One more that has come to an end; preload's own kind too."""
+        board = self._master.board
+        board.count("reloads")
+        if fault:
+            board.count("reloads_failed")

@@ -13,6 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class Drain:
@@ -57,7 +58,7 @@ class Seat:
     does the two the other way round, so one of them sees the other. `interrupt` is called in the main thread,
     at most once a drain and a session, may race with the session's end and must not block."""
 
-    __slots__ = ("called", "drain", "hook", "interrupt", "row", "session", "since", "thread")
+    __slots__ = ("called", "dialogue", "drain", "hook", "interrupt", "row", "session", "since", "thread")
 
     def __init__(self, row: memoryview, drain: Drain) -> None:
         self.row = row
@@ -65,7 +66,14 @@ class Seat:
         self.called = threading.Lock()  # held, but for the moment in which somebody calls this thread from the bench
         self.called.acquire()
         self.interrupt: Callable[[], None] | None = None
-        self.session = ""
+        self.session: Any = None  # root's, with an `id` that names it in logs
+        self.dialogue: Any = None  # root's as well
         self.hook = ""
         self.since = 0.0
         self.thread = 0  # threading.get_ident() of the thread that sits here
+
+    @property
+    def name(self) -> str:
+        """Any thread: of the session that is served here now, as logs have it; "" = none."""
+        session = self.session
+        return str(session.id) if session is not None else ""

@@ -40,7 +40,7 @@ class StuckHandlers:
             since = seat.since
             if not since or now - since < self._limit or self._known.get(seat) == since:
                 continue
-            hook, session, frame = seat.hook, seat.session, sys._current_frames().get(seat.thread)
+            hook, session, frame = seat.hook, seat.name, sys._current_frames().get(seat.thread)
             stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
             if seat.since != since:  # it has returned while we looked: what we saw may be of its next call
                 continue

@@ -6,8 +6,9 @@ it as TERM does.
 
 TERM drains: sessions are interrupted, threads stop accepting, the process ends with the last session or at
 graceful_timeout. QUIT is quick: the same with half a second. INT is left to the master while it lives,
-because a terminal sends it to the whole group. USR1 reopens logs. ABRT dumps the stacks of all threads, then
-kills. HUP, USR2, WINCH, TTIN, TTOU do nothing here, so that `pkill -HUP` cannot kill a worker.
+because a terminal sends it to the whole group. USR1 reopens logs. USR2 dumps the stacks of all threads, from C;
+ABRT does, then kills. URG: the master asks something (inquiry.py). HUP, WINCH, TTIN, TTOU do nothing here, so that
+`pkill -HUP` cannot kill a worker.
 
 It always ends by os._exit: sys.exit would unwind the master's frames and join stuck threads. Exit codes:
 0 drained, the code of BootFailed (4 the app, 3 anything else), 1 a bug here (logged with its traceback).
@@ -31,6 +32,7 @@ from typing import Any, NoReturn, Protocol
 
 from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.inquiry import Describe, Respondent
 from preforksmtp.prefork.pool import Pool, Serve, TurnAway
 from preforksmtp.prefork.recycling import STUCK, Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
@@ -68,7 +70,8 @@ class WorkerConfig(RecyclingConfig, Protocol):
 
 class Worker:
     """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append to. boot() may
-    set turn_away: what a client hears that nobody can serve any more; in the main thread, it must not block."""
+    set turn_away: what a client hears that nobody can serve any more; in the main thread, it must not block; and
+    describe: what there is to say of the session on a seat."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Worker:
         self.on_exit: list[Callable[[], None]] = []
         self.on_reopen: list[Callable[[], None]] = []
         self.turn_away: TurnAway = lambda connection, index: connection.close()
+        self.describe: Describe = lambda seat: {"session": seat.name}
         self._board = board
         self._published = slot
         self._master = os.getppid()
@@ -117,7 +121,7 @@ class Worker:
         self._signals.wake()
 
     def dump_stacks_to(self, fd: int) -> None:
-        """Where ABRT (and a crash) writes the stacks of all threads; stderr until told otherwise.
+        """Where USR2 and ABRT (and a crash) write the stacks of all threads; stderr until told otherwise.
 
         Enabled in a thread of its own, because it gives the calling thread an alternate signal stack, a small
         one, where CPython then runs all handlers: a few signals at once overflow it and the process dies of
@@ -125,6 +129,7 @@ class Worker:
         enable = threading.Thread(target=faulthandler.enable, args=(fd, True))
         enable.start()
         enable.join()
+        faulthandler.register(signal.SIGUSR2, fd, True)
         if "worker_abort" in self.hooks:
             signal.signal(signal.SIGABRT, lambda *_: self._abort(fd))
 
@@ -145,7 +150,7 @@ class Worker:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._signals.install((signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
-        self._signals.install((signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU))
+        self._signals.install((signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG))
 
     def run(self, boot: Callable[[Worker], Serve]) -> NoReturn:
         code = 1
@@ -181,6 +186,7 @@ class Worker:
         wake = self._signals.wake
         pool = Pool(self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake)
         pool.start(serve, self._limits.sessions)
+        self._published.limit = min(self.config.threads, len(self._published.rows))
         self._published.ready = time.monotonic_ns()
         self._enter(scoreboard.READY)
         self._watch(pool)
@@ -216,6 +222,8 @@ class Worker:
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
+        respondent = Respondent(self._published, self._board.pages, self.describe)
+        configured, level = self.log.level, 0
         next_shrink = time.monotonic() + SHRINK_EVERY
         while not self._finished(pool):
             events = poll.poll(max(0.0, min(BEAT, self.drain.deadline - time.monotonic())) * 1000)
@@ -231,6 +239,11 @@ class Worker:
             if self._asked and not self.drain.requested:
                 self._begin_drain(pool, self._asked, self.config.graceful_timeout)
             self._examine(pool, now)
+            if respondent.respond(pool.seats):
+                self._ring()
+            if level != self._board.level:
+                level = self._board.level
+                self.log.setLevel(level or configured)
             if now >= next_shrink:
                 pool.tick()
                 next_shrink = now + SHRINK_EVERY
@@ -239,7 +252,11 @@ class Worker:
         """Are we still fit to serve? If not, ask the master for a replacement; it sends TERM once that one serves."""
         slot = self._published
         slot.rss = resident_memory()
-        for stuck in self._stuck.look(pool.seats(), now):
+        slot.cpu = time.process_time_ns()
+        seats = pool.seats()
+        longest = min((since for seat in seats if (since := seat.since)), default=0.0)
+        slot.longest = int(longest * 1e9)
+        for stuck in self._stuck.look(seats, now):
             self.log.error(
                 "session %s: the handler's %s runs for %.1f s, over handler_timeout %.4g s; worker %d is replaced",
                 *(stuck.session, stuck.hook, stuck.seconds, self.config.handler_timeout, self.pid),

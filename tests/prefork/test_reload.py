@@ -52,12 +52,13 @@ def test_a_bigger_scoreboard_counts_the_smaller_ones_workers() -> None:
     slot = small.claim(1)
     assert slot is not None
     slot.rows[0][MESSAGES] = 5
-    small.count_reload(failed=True)
+    small.count("reloads")
+    small.count("reloads_failed")
     big = Scoreboard(4, 2, previous=small)
     other = big.claim(2)
     assert other is not None
     other.rows[1][MESSAGES] = 2
-    big.count_reload(failed=False)
+    big.count("reloads")
     assert big.totals()["messages"] == 7
     big.absorb()
     assert big.previous is small  # its worker lives
@@ -68,7 +69,10 @@ def test_a_bigger_scoreboard_counts_the_smaller_ones_workers() -> None:
     assert big.previous is None
     assert big.totals()["messages"] == 8
     assert small.totals()["messages"] == 0  # who still looks there counts nothing twice
-    assert (big.reloads, big.reload_failed) == (2, 1)
+    master = big.readings().master
+    assert (master["reloads"], master["reloads_failed"]) == (2, 1)
+    assert small.absorbed
+    assert not big.absorbed
 
 
 def test_stopping_reaches_every_board() -> None:

@@ -8,7 +8,19 @@ import threading
 import pytest
 
 from preforksmtp.prefork import scoreboard
-from preforksmtp.prefork.scoreboard import BYTES, COUNTERS, ERRORS, MESSAGES, SESSIONS, SINCE, Scoreboard
+from preforksmtp.prefork.scoreboard import (
+    BOUNDS,
+    BUCKETS,
+    BYTES,
+    COUNTERS,
+    ERRORS,
+    HANDLER_NS,
+    MASTER_COUNTERS,
+    MESSAGES,
+    SESSIONS,
+    SINCE,
+    Scoreboard,
+)
 
 
 def test_counter_constants_are_their_place_in_the_table() -> None:
@@ -52,13 +64,27 @@ def test_release_keeps_the_counters_and_zeroes_the_slot() -> None:
         slot.rows[0][MESSAGES] += messages
         slot.rows[1][MESSAGES] += 10
         slot.rows[1][SINCE] = 5
-        before = board.totals()
+        slot.rows[1][BUCKETS] += 2
+        slot.rows[0][HANDLER_NS] += 1_500_000_000
+        before = board.readings()
         board.release(slot)
-        assert board.totals() == before
+        assert board.readings() == before
         assert not any(slot.gauges)
         assert not any(word for row in slot.rows for word in row)
     assert board.totals() == dict.fromkeys(COUNTERS, 0) | {"messages": 27}
     assert board.retired[SINCE] == 0
+    readings = board.readings()
+    assert readings.handler_seconds == 3.0
+    assert readings.handler_buckets == [4] + [0] * len(BOUNDS)
+
+
+def test_the_master_counts_for_itself() -> None:
+    board = Scoreboard(slots=1, rows=1)
+    for counter in MASTER_COUNTERS:
+        board.count(counter)
+    board.count("workers_died")
+    assert board.readings().master == dict.fromkeys(MASTER_COUNTERS, 1) | {"workers_died": 2}
+    assert (board.wanted, board.beat, board.queued, board.level, board.stopping) == (0, 0, 0, 0, False)
 
 
 def test_active_and_oldest_are_read_from_the_rows() -> None:

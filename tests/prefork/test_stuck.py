@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,7 +25,7 @@ def seat() -> Iterator[Seat]:
     thread = threading.Thread(target=dawdle)
     thread.start()
     assert here.wait(10)
-    seat.session, seat.hook, seat.since = "s1", "message", 100.0
+    seat.session, seat.hook, seat.since = SimpleNamespace(id="s1"), "message", 100.0
     yield seat
     leave.set()
     thread.join()
