@@ -335,6 +335,28 @@
 # transcript = None
 
 
+# --- Observation
+
+# Address, HOST:PORT or unix:/path?mode=660, where a process of its own serves HTTP: /metrics
+# (Prometheus), /livez, /readyz, /stats (JSON), and a status page at /. Anybody who reaches it may
+# read. Not changed by HUP. Default: off.
+# status_bind = None
+
+# Unix socket for preforksmtpctl; only its owner and root may use it. Not changed by HUP. Default:
+# off.
+# control_socket = None
+
+# statsd server, HOST:PORT or unix:/path, which is sent once a second what has changed. Default:
+# off.
+# statsd_host = None
+
+# What names in statsd begin with, before a dot.
+# statsd_prefix = "preforksmtp"
+
+# Tags for DogStatsD, on every metric. Default: none.
+# dogstatsd_tags = None
+
+
 # --- Hooks: functions that the server calls; see README.md
 
 # The master begins; nothing is forked yet. Raising ends the start.

@@ -29,6 +29,7 @@ def cross_check(config: "Config") -> list[str]:
     from preforksmtp.net.bind import parse_bind
 
     errors = _check_access_logformat(config) + _check_daemon(config) + _check_reload(config)
+    errors += _check_observation(config)
     binds = []
     for text in config.bind:
         try:
@@ -75,6 +76,8 @@ def check(config: "Config") -> list[str]:
         if file not in (None, "-"):
             errors += _check_logfile(name, file)
     errors += _check_syslog(config) + _check_log_config(config)
+    if config.control_socket is not None:
+        errors += _check_writable("control_socket", os.path.dirname(config.control_socket) or ".")
     folders = {view.spool_dir for view in map(config.for_bind, config.binds()) if view.spool_dir}
     errors += [line for folder in sorted(folders) for line in _check_writable("spool_dir", folder)]
     errors += [
@@ -153,6 +156,35 @@ def _check_reload(config: "Config") -> list[str]:
         where = f"{config.origin('reload')}; preload: {config.origin('preload')}"
         return [f"reload: does not go with preload, which loads the application only once; choose one ({where})"]
     return []
+
+
+def _check_observation(config: "Config") -> list[str]:
+    from preforksmtp.net.bind import parse_bind
+    from preforksmtp.observe.statsd import split_address
+
+    errors = []
+    places = []
+    for name in ("status_bind", "control_socket"):
+        text = getattr(config, name)
+        if text is None:
+            continue
+        try:
+            bind = parse_bind(text if name == "status_bind" else f"unix:{text}")
+        except ValueError as error:
+            errors.append(f"{name}: {str(error).removeprefix('bind ')} ({config.origin(name)})")
+            continue
+        if bind.fd is not None or bind.text.partition("?")[0].count("://") or set(bind.options) - {"mode"}:
+            wanted = "HOST:PORT or unix:/path?mode=660"
+            errors.append(f"{name}: must be {wanted}, not {text!r} ({config.origin(name)})")
+        places.append(bind.path and os.path.abspath(bind.path))
+    if len(places) == 2 and places[0] is not None and places[0] == places[1]:
+        errors.append(f"control_socket: is the same file as status_bind ({config.origin('control_socket')})")
+    if config.statsd_host is not None:
+        try:
+            split_address(config.statsd_host)
+        except ValueError as error:
+            errors.append(f"statsd_host: {error} ({config.origin('statsd_host')})")
+    return errors
 
 
 def _check_access_logformat(config: "Config") -> list[str]:

@@ -103,6 +103,13 @@ class Composition:
         for listener in self.listeners:
             self.log.info("listening on %s://%s", listener.bind.scheme, listener.address)
 
+    def enter_status(self) -> None:
+        """Status process, first thing. A fault of the log is a worker's to tell; a wrong identity ends it."""
+        with contextlib.suppress(log.LogError):
+            self.logs.install()
+        set_title(self.settings.name, "status")
+        self._drop_privileges()
+
     def _drop_privileges(self) -> None:
         """Worker, before it runs any code of the application."""
         os.umask(self.settings.umask)

@@ -80,10 +80,18 @@ def readme_table() -> str:
 
 def describe(config: "Config") -> str:
     """--print-config: every value and where it comes from, secrets masked."""
-    shown = [(setting.name, _value(setting, getattr(config, setting.name))) for setting in SETTINGS]
-    names = max(len(name) for name, _ in shown)
-    values = min(40, max(len(value) for _, value in shown))
-    return "".join(f"{name:<{names}} = {value:<{values}}  # {config.origin(name)}\n" for name, value in shown)
+    shown = values(config)
+    names = max(len(name) for name, _, _ in shown)
+    width = min(40, max(len(value) for _, value, _ in shown))
+    return "".join(f"{name:<{names}} = {value:<{width}}  # {origin}\n" for name, value, origin in shown)
+
+
+def values(config: "Config") -> list[tuple[str, str, str]]:
+    """Each setting: name, value, origin; secrets masked."""
+    return [
+        (setting.name, _value(setting, getattr(config, setting.name)), config.origin(setting.name))
+        for setting in SETTINGS
+    ]
 
 
 def _rows(section: str) -> list[Setting]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from . import config
+from . import config, observation
 from .check import ConfigError, check
 from .composition import Composition, Surroundings, make_contexts
 from .log import LogError
@@ -41,17 +41,19 @@ class Invocation:
     progress: Progress = field(default_factory=Progress)  # and the way to tell it how far we are
     sockets: str = ""  # what it handed over
     pid_file: str = ""
+    statuses: str = ""
 
     @classmethod
     def of_this_process(cls, argv: Sequence[str] | None = None) -> Invocation:
         """Call it first: what it takes out of the environment is for this process only."""
         predecessor, progress = find_predecessor(os.environ)
         # Meant for another process they are removed all the same: our own new master would believe them.
-        heritage = [os.environ.pop(name, "") for name in (handover.VARIABLE, pidfile.VARIABLE)]
-        sockets, pid_file = heritage if predecessor else ("", "")
+        variables = (handover.VARIABLE, pidfile.VARIABLE, observation.VARIABLE)
+        heritage = [os.environ.pop(name, "") for name in variables]
+        sockets, pid_file, statuses = heritage if predecessor else ("", "", "")
         manager = ServiceManager(os.environ)
         argv = sys.argv[1:] if argv is None else argv
-        return cls(argv, Surroundings(), manager, predecessor, progress, sockets, pid_file)
+        return cls(argv, Surroundings(), manager, predecessor, progress, sockets, pid_file, statuses)
 
     def load(self) -> config.Config:
         """The configuration as it is now, applied to this process."""

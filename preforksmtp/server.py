@@ -23,6 +23,7 @@ from .net.handover import hand_over, take_over
 from .net.listener import ListenError, open_listeners
 from .net.revision import Revision, revise_listeners
 from .net.tls import TLSError
+from .observation import Observation
 from .prefork import signals, upgrade
 from .prefork.daemon import Report, daemonize
 from .prefork.master import STOP_SIGNALS, Master
@@ -77,6 +78,7 @@ class Server:
         self._handing_over = False  # the master treats signals from now on
         self._opening = False  # listeners
         self._revision: Revision | None = None
+        self._observation: Observation | None = None
 
     def run(self) -> int:
         settings = self._settings
@@ -90,6 +92,7 @@ class Server:
             logs.install()
             self._opening = True
             self._revision = revision = self._open_listeners()
+            self._observation = self._open_observation(revision)
             self._opening = False
             try:
                 composition = Composition(settings, logs, revision)
@@ -141,8 +144,12 @@ class Server:
         master.hooks = plan.hooks
         master.early = self._early
         reloader = Reloader(self._invocation, composition, master)
+        observation = self._observation
+        assert observation is not None
+        observation.attend(master, lambda: reloader.current)
+        master.upgrade.automatic = self._settings.upgrade == "auto"
         self._invocation.service_manager.attend(master)
-        master.upgrade.execute = lambda: self._execute(master, reloader.current)
+        master.upgrade.execute = lambda: self._execute(master, reloader.current, observation)
         if self._preload is not None:
             self._preload.attend(master)
         if self._development is not None:
@@ -162,8 +169,10 @@ class Server:
         finally:
             self._succeeded = master.upgrade.pid != 0
             reloader.settle_files(reloader.current.listeners)
+            observation.settle_files(master.shares_listeners())
             for listener in reloader.current.listeners:
                 listener.close()
+            observation.close()
 
     def _open_listeners(self) -> Revision:
         """What the old master or systemd gives us, and the rest anew."""
@@ -181,9 +190,18 @@ class Server:
             self._invocation.surroundings.environ.pop(name, None)
         return Revision(listeners, listeners, [])
 
+    def _open_observation(self, revision: Revision) -> Observation:
+        try:
+            return Observation(self._settings, self._invocation.statuses, bool(self._invocation.predecessor))
+        except BaseException:
+            self._close(revision)
+            raise
+
     def _close(self, revision: Revision) -> None:
         for listener in revision.listeners:
             listener.close()
+        if self._observation is not None:
+            self._observation.close()
 
     # -- pid file
 
@@ -208,11 +226,12 @@ class Server:
         automatic = self._settings.upgrade == "auto"
         upgrade.Succession(master, invocation.predecessor, invocation.progress, automatic=automatic)
 
-    def _execute(self, master: Master, current: Composition) -> None:
+    def _execute(self, master: Master, current: Composition, observation: Observation) -> None:
         """Aide of the old master: become the new program, started as the old one was."""
         invocation = self._invocation
         environ = invocation.surroundings.environ | invocation.service_manager.inheritance
         hand_over(current.listeners, environ)
+        observation.hand_over(environ)
         if self._pid_file is not None:
             self._pid_file.hand_over(environ)
         master.upgrade.introduce(environ)

@@ -41,7 +41,8 @@ SMTP = "SMTP"
 LIMITS = "Limits"
 TLS = "TLS"
 LOGS = "Logs"
-SECTIONS = (PROCESSES, SMTP, LIMITS, TLS, LOGS)
+OBSERVATION = "Observation"
+SECTIONS = (PROCESSES, SMTP, LIMITS, TLS, LOGS, OBSERVATION)
 
 # Most sites want the same few facts of a message: when, which session and message, who, from whom to whom,
 # how big, what was answered, how long it took and over which TLS.
@@ -328,6 +329,19 @@ SETTINGS = (
     Setting("transcript", (), path(), None, LOGS,
             "File of the transcript: all that clients and server say, without passwords, tokens and the content of "
             "messages; '-' is standard output.", shown="off"),
+    # --- observation
+    Setting("status_bind", (), string("ADDRESS"), None, OBSERVATION,
+            "Address, HOST:PORT or unix:/path?mode=660, where a process of its own serves HTTP: /metrics (Prometheus), "
+            "/livez, /readyz, /stats (JSON), and a status page at /. Anybody who reaches it may read.",
+            shown="off", reloaded=False),
+    Setting("control_socket", (), path(), None, OBSERVATION,
+            "Unix socket for preforksmtpctl; only its owner and root may use it.", shown="off", reloaded=False),
+    Setting("statsd_host", (), string("HOST:PORT"), None, OBSERVATION,
+            "statsd server, HOST:PORT or unix:/path, which is sent once a second what has changed.", shown="off"),
+    Setting("statsd_prefix", (), string(), "preforksmtp", OBSERVATION,
+            "What names in statsd begin with, before a dot."),
+    Setting("dogstatsd_tags", (), string("KEY:VALUE,..."), None, OBSERVATION,
+            "Tags for DogStatsD, on every metric.", shown="none"),
 )  # fmt: skip
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}

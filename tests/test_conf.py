@@ -13,6 +13,7 @@ import pytest
 
 from preforksmtp import arguments
 from preforksmtp.net.bind import SCHEMES, parse_bind
+from preforksmtp.observe.metrics import FAMILIES
 from preforksmtp.settings import SETTINGS
 from tests.server.conftest import need
 
@@ -23,7 +24,8 @@ BOOT_TIMEOUT = next(setting.default for setting in SETTINGS if setting.name == "
 
 def values(file: str) -> dict[str, str]:
     """Of a systemd unit; a name given twice has its last value."""
-    return dict(re.findall(r"^(\w+)=(.*)$", (CONF / file).read_text(), re.MULTILINE))
+    text = (CONF / file).read_text().replace("\\\n", " ")
+    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
 
 def run(*command: str) -> str:
@@ -103,12 +105,15 @@ def test_kubernetes() -> None:
     text = (CONF / "kubernetes.yaml").read_text()
     assert re.findall(r"^kind: (\w+)$", text, re.MULTILINE) == ["Deployment", "Service"]
     assert "\t" not in text
-    (found,) = re.findall(r"^ +args: \[(.*)\]$", text, re.MULTILINE)
+    (found,) = re.findall(r"^ +args: \[([^]]*)\]$", text, re.MULTILINE)
     command = [argument.strip().strip('"') for argument in found.split(",")]
     arguments.parse(command)
+    status = parse_bind(command[command.index("--status-bind") + 1]).port
+    assert f"{{name: status, containerPort: {status}}}" in text
+    assert re.findall(r"httpGet: \{path: (\S+), port: status\}", text) == ["/readyz", "/livez"]
     port = parse_bind(command[command.index("-b") + 1]).port
     assert f"{{name: smtp, containerPort: {port}}}" in text
-    assert "tcpSocket: {port: smtp}" in text and "targetPort: smtp}" in text
+    assert "targetPort: smtp}" in text
     (pause,) = re.findall(r'command: \[sleep, "(\d+)"\]', text)
     (grace,) = re.findall(r"^ +terminationGracePeriodSeconds: (\d+)$", text, re.MULTILINE)
     drain = int(command[command.index("--graceful-timeout") + 1])
@@ -118,3 +123,14 @@ def test_kubernetes() -> None:
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.*")), ids=lambda file: str(file.relative_to(CONF)))
 def test_it_opens_with_a_comment(file: Path) -> None:
     assert file.read_text().startswith("# ")
+
+
+def test_prometheus() -> None:
+    """Each series of the rules is one that is served."""
+    served = {f"preforksmtp_{family.name}" for family in FAMILIES}
+    served |= {f"preforksmtp_handler_seconds_{part}" for part in ("bucket", "sum", "count")}
+    expressions = re.findall(r"expr: (.*)", (CONF / "prometheus-rules.yml").read_text())
+    named = set(re.findall(r"preforksmtp_\w+", " ".join(expressions)))
+    assert len(expressions) >= 6
+    assert named <= served
+    assert "rule_files: [prometheus-rules.yml]" in (CONF / "prometheus.yml").read_text()

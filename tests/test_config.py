@@ -88,7 +88,7 @@ def test_every_setting_may_be_given_in_every_layer(setting):
     text = {
         "hostname": "mx.org", "env": "A=b", "auth_mechanisms": "PLAIN", "pythonpath": "/lib", "sni": "mx.org=cert,key",
         "proxy_protocol": "127.0.0.1/32", "xclient": "127.0.0.1/32", "xforward": "127.0.0.1/32",
-        "trusted_clients": "127.0.0.1/32", "reload_extra_file": "*.txt",
+        "trusted_clients": "127.0.0.1/32", "reload_extra_file": "*.txt", "status_bind": ":9025",
     }.get(setting.name)  # fmt: skip
     if text is None:
         text = value[0] if isinstance(value, tuple) else "x:y" if setting.name == "app" else str(value or "0")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from preforksmtp import Handler, arguments
+from preforksmtp.ctl import _parser
 from preforksmtp.net.bind import SCHEMES
+from preforksmtp.observe.orders import ORDERS, Order
 from preforksmtp.smtp.extensions import KEYWORDS
 from preforksmtp.smtp.handler import _HOOKS
 
@@ -38,7 +40,17 @@ def test_every_scheme_is_in_the_table(scheme: str) -> None:
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python3 -m preforksmtp")])
 def test_the_commands_are_understood(command: str) -> None:
-    arguments.parse(shlex.split(command)[3:])
+    _, _, module, *words = shlex.split(command)
+    if module == "preforksmtp.ctl":
+        assert len(_parser().parse_args(words).order) >= 1
+    else:
+        arguments.parse(words)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.words)
+def test_every_order_is_in_the_table(order: Order) -> None:
+    rows = re.findall(r"^\| (`[^|]*) \|", README.partition("| order | does |")[2], re.MULTILINE)
+    assert [row for row in rows if re.search(rf"`{order.words}[ `]", row)]
 
 
 def test_the_files_it_names_are_there() -> None:

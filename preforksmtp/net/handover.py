@@ -24,6 +24,13 @@ VARIABLE = "PREFORKSMTP_FD"
 
 def hand_over(listeners: Sequence[Listener], environ: MutableMapping[str, str]) -> None:
     """The process that is about to exec: let the sockets through, and describe them in `environ`."""
+    for name in VARIABLES:  # systemd's, from the start of the first master
+        environ.pop(name, None)
+    environ[VARIABLE] = pack(listeners)
+
+
+def pack(listeners: Sequence[Listener]) -> str:
+    """What take_over() reads. The sockets pass exec from now on."""
     rows = []
     binds: list[Bind] = []
     for listener in listeners:
@@ -45,9 +52,7 @@ def hand_over(listeners: Sequence[Listener], environ: MutableMapping[str, str]) 
         )
         for sock in (listener.socket, *lanes):
             sock.set_inheritable(True)
-    for name in VARIABLES:  # systemd's, from the start of the first master
-        environ.pop(name, None)
-    environ[VARIABLE] = json.dumps(rows)
+    return json.dumps(rows)
 
 
 def take_over(text: str) -> list[Listener]:

@@ -62,8 +62,7 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`time` is the clock's, the rest is measured with the monotonic one. `stale`: the board was replaced meanwhile,
-    and what is read here counts nothing."""
+    """`time` is the clock's, the rest is measured with the monotonic one."""
 
     time: float
     uptime: float
@@ -73,7 +72,6 @@ class Snapshot:
     queued: int
     readings: Readings
     workers: Sequence[WorkerState]
-    stale: bool = False
 
     def count(self, state: str) -> int:
         return sum(1 for worker in self.workers if worker.state == state)
@@ -128,7 +126,6 @@ def take(board: Scoreboard, facts: Facts) -> Snapshot:
         queued=board.queued,
         readings=board.readings(),
         workers=workers,
-        stale=board.absorbed,
     )
 
 

@@ -102,8 +102,8 @@ def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep
 
 def _close_what_is_not_ours(master: Master, keep: Sequence[socket]) -> None:
     """Any child. Or a port, or a lock, would still be held when its owner lets go of it."""
-    generations = (master.current, master.reload.candidate)
-    for listener in {listener for generation in generations if generation for listener in generation.listeners.every()}:
+    candidate = master.reload.candidate
+    for listener in {*master.listeners(), *(candidate.listeners.every() if candidate else ())}:
         if listener not in keep:
             listener.close()
     for callback in master.on_child:

@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from socket import socket
 
 from preforksmtp.prefork import child, scoreboard, signals
 from preforksmtp.prefork.alarm import TICK
@@ -23,6 +24,7 @@ from preforksmtp.prefork.child import Child
 from preforksmtp.prefork.fork import Aides, fork_worker
 from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.reaper import OWN_ACCORD, Reaper
 from preforksmtp.prefork.recycling import Recycling
 from preforksmtp.prefork.reload import Reload
 from preforksmtp.prefork.scoreboard import Scoreboard
@@ -30,14 +32,10 @@ from preforksmtp.prefork.strength import Strength
 from preforksmtp.prefork.throttle import Throttle
 from preforksmtp.prefork.upgrade import Succession, Upgrade
 from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
-from preforksmtp.prefork.worker import BOOT_FAILED
 
 ROUND = 1.0  # seconds between two looks round, at most
 PATIENCE = 2.0  # seconds for the hooks during a stop, all calls together
-OWN_ACCORD = "left of its own accord"
 HOOK_FAILED = 1
-HALTING_CODES = (BOOT_FAILED, 4)
-ATTEMPTS = 3  # at a first worker that dies while booting in some other way: it may have been killed by mistake
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -68,10 +66,13 @@ class Master:
         self.on_round: list[Callable[[], None]] = []
         self.on_end: list[Callable[[], None]] = []
         self.on_child: list[Callable[[], None]] = []
+        # Listening sockets that no worker serves: an aide does, and an upgrade hands them over. Root closes them.
+        self.side_listeners: list[socket] = []
         self.children: dict[int, Child] = {}
         self.strength = Strength(self)
         self.aides: Aides = {}
         self.reload = Reload(self)
+        self.reaper = Reaper(self)
         self.recycling = Recycling(self)
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
@@ -89,10 +90,10 @@ class Master:
             signal.SIGTTIN: self.strength.add,
             signal.SIGTTOU: self.strength.remove,
         }
-        self._throttle = Throttle()
+        self.throttle = Throttle()
         self._exit_code = 0
         self._quick = False
-        self._ever_ready = False
+        self.ever_ready = False
         self._announced = False
         self._judge_after = 0.0  # no verdict on silent workers before
         self._patience = PATIENCE
@@ -109,6 +110,10 @@ class Master:
     def wanted(self) -> int:
         """So many workers."""
         return self.strength.wanted
+
+    def listeners(self) -> list[socket]:
+        """Those of the workers, and those that are not."""
+        return [*self.current.listeners.every(), *self.side_listeners]
 
     @property
     def hooks(self) -> Hooks:
@@ -131,7 +136,7 @@ class Master:
                 self._wait()
                 for number in self.wakeup.signals.take():
                     self.actions.get(number, _ignore)()
-                self._reap()
+                self.reaper.reap()
                 self._supervise()
             self.hook("on_exit")
             return self._exit_code
@@ -154,7 +159,7 @@ class Master:
     def _next_deadline(self) -> float:
         times = [worker.next_deadline() for worker in self.children.values()]
         if not self.stopping and len(self.members()) < self.wanted:
-            times.append(self._throttle.open_at)
+            times.append(self.throttle.open_at)
         times += [self.reload.next_deadline(), self.upgrade.next_deadline()]
         return min(times)
 
@@ -171,7 +176,7 @@ class Master:
 
     def may_fork(self) -> bool:
         """Unless recent ones died early."""
-        return not self.stopping and time.monotonic() >= self._throttle.open_at
+        return not self.stopping and time.monotonic() >= self.throttle.open_at
 
     def _fill(self) -> None:
         """Fork what is missing."""
@@ -183,7 +188,7 @@ class Master:
         slot = generation.board.claim(generation.number)
         if slot is None:
             self.log.error("no slot left for a worker: too many old ones are still leaving")
-            self._throttle.open_at = time.monotonic() + ROUND
+            self.throttle.open_at = time.monotonic() + ROUND
             return None
         worker = Child(slot, generation, self.strength.lane(generation))
         self.hook("pre_fork", worker, hooks=generation.hooks)
@@ -192,7 +197,7 @@ class Master:
         except OSError as error:
             generation.board.release(slot)
             now = time.monotonic()
-            delay = self._throttle.died(now, None, now)
+            delay = self.throttle.died(now, None, now)
             self.log.error("cannot fork a worker: %s; trying again in %.0f s", error.strerror, delay)
             return None
         self.board.count("workers_forked")
@@ -201,79 +206,18 @@ class Master:
 
     # -- watching
 
-    def _reap(self) -> None:
-        """Collect every dead child: ours, and those a hook or PID 1's duties brought us."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:  # none at all: whoever is still in the table was reaped by a hook
-                for gone in list(self.children.values()):
-                    self._bury(gone, None)
-                for pid in list(self.aides):
-                    self.aides.pop(pid)(None)
-                return
-            if pid == 0:
-                return
-            worker = self.children.get(pid)
-            if worker is not None:
-                self._bury(worker, status)
-            elif pid in self.aides:
-                self.aides.pop(pid)(status)
-
-    def _bury(self, worker: Child, status: int | None) -> None:
-        """One dead worker: keep its counters, say how it ended, decide what follows."""
-        del self.children[worker.pid]
-        self._notice_ready(worker)
-        worker.status = status
-        left = worker.slot.state == scoreboard.DRAINING
-        worker.generation.board.release(worker.slot)
-        self.board.absorb()
-        if not worker.reason and left:
-            worker.asked, worker.reason = True, OWN_ACCORD
-        how = "vanished" if status is None else child.describe(status)
-        if worker.asked:
-            level = logging.INFO if status == 0 else logging.WARNING
-            self.log.log(level, "worker %d %s (%s)", worker.pid, how, worker.reason)
-        else:
-            self._mourn(worker, status, how)
-        self.hook("child_exit", worker, hooks=worker.generation.hooks)
-
-    def _mourn(self, worker: Child, status: int | None, how: str) -> None:
-        """One that nobody asked to go."""
-        code = BOOT_FAILED if worker.reason else 0  # a boot we gave up on
-        if status is not None and os.WIFEXITED(status):
-            code = os.WEXITSTATUS(status)
-        self.board.count("workers_died")
-        candidate = worker.generation is self.reload.candidate
-        delay = 0.0
-        if not candidate:
-            delay = self._throttle.died(worker.forked, worker.ready_at, time.monotonic())
-        when = "" if worker.ready_at else " while booting"
-        why = f" ({worker.reason})" if worker.reason else ""
-        then = f"; next attempt in {delay:.0f} s" if delay and not self.stopping else ""
-        # Where an old master serves, better no upgrade than one in suspense.
-        if code not in HALTING_CODES and (self.succession is not None or self._throttle.failures >= ATTEMPTS):
-            code = BOOT_FAILED
-        if not self._ever_ready and not candidate and code in HALTING_CODES:
-            self.log.error("worker %d %s%s%s; no worker could boot, giving up", worker.pid, how, when, why)
-            self._halt(code)
-            return
-        self.log.error("worker %d %s%s%s%s", worker.pid, how, when, why, then)
-        if candidate or not worker.ready_at:
-            self.reload.died(worker, how)
-
-    def _notice_ready(self, worker: Child) -> None:
+    def notice_ready(self, worker: Child) -> None:
         """READY may be news when its owner is dead already: the slot keeps it until released."""
         if worker.ready_at is None and worker.slot.ready:
             worker.ready_at = worker.slot.ready / 1e9
-            self._ever_ready = True
+            self.ever_ready = True
             self.log.debug("worker %d: ready after %.2f s", worker.pid, worker.ready_at - worker.forked)
 
     def _supervise(self) -> None:
         """Every round, each worker: news from the scoreboard, then the deadlines."""
         now = time.monotonic()
         for worker in self.children.values():
-            self._notice_ready(worker)
+            self.notice_ready(worker)
             for number in worker.escalate(now):
                 self.log.warning("worker %d: still there, sent %s", worker.pid, signals.name(number))
                 if number == signal.SIGABRT:
@@ -290,7 +234,7 @@ class Master:
                     worker.end(child.ABORT, reason, asked=False)
                     self.board.count("workers_hung")
             if worker.ready_at is not None:
-                self._throttle.settled(worker.forked, worker.ready_at, now)
+                self.throttle.settled(worker.forked, worker.ready_at, now)
         self._announce()
         self.reload.advance(now)
         self.recycling.advance()
@@ -370,7 +314,7 @@ class Master:
         """Another master serves the same queues: an upgrade is under way, of us or to us."""
         return self.upgrade.pid != 0 or self.succession is not None
 
-    def _halt(self, code: int) -> None:
+    def halt(self, code: int) -> None:
         if not self._exit_code:
             self._exit_code = code
             self.stop_quickly()
@@ -387,8 +331,10 @@ class Master:
 
     def promote(self, generation: Generation, *, reset: bool) -> None:
         """This generation is the current one from now on. `reset`: its configuration says how many workers."""
+        if generation.board is not self.board:
+            self.board.superseded = 1
         self.current = generation
-        self._throttle = Throttle()
+        self.throttle = Throttle()
         if reset:
             self.board.level = 0
             self.strength.set(generation.config.workers)

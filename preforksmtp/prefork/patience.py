@@ -37,6 +37,11 @@ class Patience:
         self._pipe, self.write = os.pipe()
         os.set_blocking(self._pipe, False)
 
+    @property
+    def over(self) -> bool:
+        """The new program's loop runs, or it is dying."""
+        return self._pipe < 0
+
     def begin(self, pid: int) -> None:
         """Master, after the fork."""
         self._pid = pid

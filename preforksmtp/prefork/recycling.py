@@ -79,20 +79,22 @@ class Recycling:
         serving = master.serving()
         for worker in serving:
             if worker.slot.retire == STUCK and not worker.replacing:
-                self._grant(worker)
+                self.replace(worker, REASONS[STUCK])
         if self._leaving is not None and self._leaving.pid not in master.children:
             self._leaving = None
         if self._leaving is None and not master.reload.busy:
             due = [worker for worker in serving if worker.slot.retire and not worker.replacing]
             if due:
                 self._leaving = due[0]
-                self._grant(due[0])
+                self.replace(due[0], REASONS[due[0].slot.retire])
         self._dismiss([worker for worker in serving if worker.replacing])
 
-    def _grant(self, worker: Child) -> None:
-        worker.replacing = REASONS[worker.slot.retire]
+    def replace(self, worker: Child, reason: str) -> None:
+        """Grant it: the replacement first."""
+        worker.replacing = reason
         self._master.board.count("workers_recycled")
-        self._master.log.info("worker %d: %s reached, starting its replacement", worker.pid, worker.replacing)
+        reached = " reached" if reason in REASONS else ""
+        self._master.log.info("worker %d: %s%s, starting its replacement", worker.pid, reason, reached)
 
     def _dismiss(self, replacing: list[Child]) -> None:
         """As many as have a successor that serves; first those that no longer accept."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from preforksmtp.prefork.master import Master
 
 KILLS = 2  # canaries that may be killed by somebody before the reload is given up
+REMEMBERED = 16  # outcomes
 RETRY = 0.1  # seconds until another look at what nobody tells us of
 
 
@@ -47,6 +48,17 @@ class Reload:
         self._trouble = False  # a new worker died while booting, in this roll
         self._reason = ""  # of a roll; "" = a reload, with a new configuration
         self._pending: str | None = None
+        self.number = 0  # of the one under way, or of the last one
+        self._outcomes: dict[int, str] = {}  # of the last few
+
+    @property
+    def awaited(self) -> int:
+        """The number of the one that began, or will begin, at a request made just now."""
+        return self.number + (self._pending is not None)
+
+    def outcome(self, number: int) -> str | None:
+        """The fault of one that is over, "" for success; None: it is not over, or was given up for another."""
+        return self._outcomes.get(number)
 
     @property
     def busy(self) -> bool:
@@ -65,6 +77,7 @@ class Reload:
             self._master.log.info("master %d: no workers to replace (%s)", os.getpid(), reason)
             return
         self._reason = reason
+        self.number += 1
         self._kills = 0
         for callback in self._master.on_reloading:
             self._master.call(callback)
@@ -243,6 +256,8 @@ class Reload:
     def _end(self, fault: str) -> None:
         if not self._reason:
             self.count(fault)
+        self._outcomes[self.number] = fault
+        self._outcomes.pop(self.number - REMEMBERED, None)
         for callback in self._master.on_reloaded:
             self._master.call(lambda callback=callback: callback(fault))  # type: ignore[misc]
 

@@ -70,7 +70,7 @@ _SUMMED = (*range(SINCE), *range(HANDLER_NS, _END))  # what of a row is added up
 _HEADER = 3 * _LINE
 _GAUGES = 2 * _LINE
 _SEQUENCE, _STOPPING, _ABSORBED, _COUNTED = 0, *range(_LINE, _LINE + 3)  # words of the header
-_WANTED, _BEAT, _QUEUED, _LEVEL = range(2 * _LINE, 2 * _LINE + 4)
+_WANTED, _BEAT, _QUEUED, _LEVEL, _SUPERSEDED = range(2 * _LINE, 2 * _LINE + 5)
 _FOLD_RETRIES = 1000
 
 
@@ -141,10 +141,12 @@ class Scoreboard:
     wanted = _Gauge(_WANTED)  # workers
     beat = _Gauge(_BEAT)  # monotonic_ns of the master's last round
     queued = _Gauge(_QUEUED)  # connections that wait in the kernel
+    superseded = _Gauge(_SUPERSEDED)  # 1 = new workers have another board: who knows only this one sees half of them
     level = _Gauge(_LEVEL)  # the error log's, as logging numbers it, in place of log_level; 0 = as configured
 
     def __init__(self, slots: int, rows: int, previous: Scoreboard | None = None) -> None:
         self.previous = previous
+        self.watched = False  # by a process that has not seen a successor: its counters stay (the master's own memory)
         width = _GAUGES + rows * _ROW
         self._map = mmap.mmap(-1, (_HEADER + _ROW + slots * width) * _WORD)  # shared, anonymous, zeroed
         words = memoryview(self._map).cast("Q")
@@ -207,12 +209,13 @@ class Scoreboard:
         self._header[_SEQUENCE] += 1
 
     def absorb(self) -> None:
-        """Master, after a release: take over the counters of a predecessor on which no worker lives any more."""
+        """Master, after a release: take over the counters of a predecessor on which no worker lives any more, and at
+        which nobody else looks."""
         old = self.previous
         if old is None:
             return
         old.absorb()
-        if old.previous is not None or any(slot.state for slot in old.slots):
+        if old.watched or old.previous is not None or any(slot.state for slot in old.slots):
             return
         self._header[_SEQUENCE] += 1
         for counter in _SUMMED:

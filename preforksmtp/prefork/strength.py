@@ -38,11 +38,11 @@ class Strength:
 
     def add(self) -> None:
         """TTIN."""
-        self._scale(self.wanted + 1)
+        self.scale(self.wanted + 1)
 
     def remove(self) -> None:
         """TTOU."""
-        self._scale(self.wanted - 1)
+        self.scale(self.wanted - 1)
 
     def dismiss(self) -> None:
         """WINCH: all workers drain, this master stays, for HUP or TTIN to begin again. A terminal sends it whenever its
@@ -72,12 +72,14 @@ class Strength:
                 worker.slot.closing = 1
         self._master.current.listeners.cut(self._lanes)
 
-    def _scale(self, wanted: int) -> None:
+    def scale(self, wanted: int) -> str:
+        """So many, from now on. Returns why not, "" where it is done."""
         master = self._master
         most = len(master.board.slots) - master.config.workers
         if master.stopping or not 1 <= wanted <= most:
-            master.log.warning("master %d: staying at %d workers (1 to %d)", os.getpid(), self.wanted, most)
-            return
+            refusal = f"staying at {self.wanted} workers (1 to {most})"
+            master.log.warning("master %d: %s", os.getpid(), refusal)
+            return refusal
         master.log.info("master %d: %d workers wanted, was %d", os.getpid(), wanted, self.wanted)
         self.set(wanted)
         surplus = master.members()
@@ -92,6 +94,7 @@ class Strength:
         for number, worker in enumerate(surplus):
             if number < len(surplus) - wanted or worker.lane >= self._lanes:
                 worker.retire("one worker fewer")
+        return ""
 
 
 def _lanes(config: MasterConfig, workers: int) -> int:

@@ -32,7 +32,9 @@ class Upgrade:
 
     def __init__(self, master: Master) -> None:
         self.execute: Callable[[], object] | None = None
+        self.automatic = True  # root's: the new master will tell us to stop
         self.pid = 0  # of the new master; 0: no upgrade is under way
+        self.fault = ""  # of the last one that failed
         self.on_failed: list[Callable[[str], None]] = []  # root's, with the fault
         self._master = master
         self._patience: Patience | None = None
@@ -41,7 +43,7 @@ class Upgrade:
 
     def begin(self) -> None:
         """USR2."""
-        refusal = self._refusal()
+        refusal = self.refusal()
         if refusal:
             self._master.log.error("master %d: no upgrade: %s", os.getpid(), refusal)
             return
@@ -50,7 +52,7 @@ class Upgrade:
         self._predecessor = os.getpid()
         try:
             self._patience = Patience(master.wakeup.selector, master.config.boot_timeout)
-            self.pid = fork_aide(master, self._become_new_master, self._died, keep=master.current.listeners.every())
+            self.pid = fork_aide(master, self._become_new_master, self._died, keep=master.listeners())
         except OSError as error:
             self._end_patience()
             master.log.error("master %d: no upgrade: cannot fork: %s", os.getpid(), error.strerror)
@@ -72,7 +74,13 @@ class Upgrade:
         os.set_inheritable(self._patience.write, True)
         environ[VARIABLE] = f"{self._predecessor}:{os.getpid()}:{self._patience.write}"
 
-    def _refusal(self) -> str:
+    @property
+    def running(self) -> bool:
+        """The new master's loop runs, so its configuration will do; its workers may still boot."""
+        return self.pid != 0 and self._patience is not None and self._patience.over
+
+    def refusal(self) -> str:
+        """Why no upgrade can begin now, or ""."""
         if os.getpid() == 1:
             return "as process 1 of a container it could not be replaced; start a new container instead"
         if self.execute is None:
@@ -106,11 +114,12 @@ class Upgrade:
             how = f"{how} ({why})"
         if master.stopping:
             return
+        self.fault = f"the new master {how}"
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)
         if master.wanted == 0:  # WINCH
             master.strength.set(master.config.workers)
         for callback in self.on_failed:
-            master.call(lambda callback=callback: callback(f"the new master {how}"))  # type: ignore[misc]
+            master.call(lambda callback=callback: callback(self.fault))  # type: ignore[misc]
 
     def _end_patience(self) -> str:
         """Why it had run out, or ""."""

@@ -186,6 +186,7 @@ class Worker:
         wake = self._signals.wake
         pool = Pool(self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake)
         pool.start(serve, self._limits.sessions)
+        self._published.rss = resident_memory()
         self._published.limit = min(self.config.threads, len(self._published.rows))
         self._published.ready = time.monotonic_ns()
         self._enter(scoreboard.READY)

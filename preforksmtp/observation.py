@@ -1,0 +1,142 @@
+"""What root makes of the settings of section Observation: the status process and the control socket of one run.
+
+Runs in the master, before and around it. Their addresses are opened once a run, and go on to the next program in an
+upgrade: the status socket as it is, the control socket under the name PATH.2 until that program has taken over. Raises
+ListenError, one line that names the setting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING
+
+from . import __version__, log, reference
+from .net import handover
+from .net.bind import Bind, parse_bind
+from .net.listener import Listener, ListenError, open_listeners
+from .net.queue import queued
+from .net.revision import revise_listeners
+from .observe.control import Control
+from .observe.orders import Orders
+from .observe.process import StatusProcess, Surroundings
+from .observe.snapshot import Facts
+from .observe.statsd import Statsd, split_address
+
+if TYPE_CHECKING:
+    from .composition import Composition
+    from .config import Config
+    from .prefork.master import Master
+
+VARIABLE = "PREFORKSMTP_STATUS_FD"  # the status sockets that the old master hands over
+BACKLOG = 64
+MEASURE_EVERY = 1.0  # seconds between two looks at the kernel's queues
+
+
+class Observation:
+    """One run. Opened with the listeners, attended before the master runs, closed after it."""
+
+    def __init__(self, settings: Config, inherited: str, upgrading: bool) -> None:
+        self.statuses: list[Listener] = []
+        self._control: Listener | None = None
+        self._settings = settings
+        self._started = time.time()
+        self._measure_at = 0.0
+        try:
+            self.statuses = _open_status(settings, inherited)
+            self._control = _open_control(settings, upgrading)
+        except BaseException:
+            self.close()
+            raise
+
+    def attend(self, master: Master, current: Callable[[], Composition]) -> None:
+        """`current`: the composition in force."""
+
+        def facts() -> Facts:
+            return self._facts(current())
+
+        if self.statuses or self._settings.statsd_host or self._control is not None:
+            master.on_round.append(lambda: self._measure(master))
+        # With statsd it is there for its sake alone. A reload may add statsd later.
+        status = StatusProcess([listener.socket for listener in self.statuses], lambda: _surroundings(current(), facts))
+        status.wanted = lambda: bool(self.statuses or current().settings.statsd_host)
+        status.attend(master)
+        if self._control is not None:
+            orders = Orders(master, facts, lambda: reference.values(current().settings))
+            Control(self._control.socket, orders).attend(master)
+        master.on_promoted.append(self._promote)
+
+    def settle_files(self, shared: bool) -> None:
+        """Before closing: whether another master has the status sockets as well."""
+        handover.share(self.statuses, shared)
+
+    def hand_over(self, environ: MutableMapping[str, str]) -> None:
+        """Aide, before it execs the new program."""
+        environ[VARIABLE] = handover.pack(self.statuses)
+
+    def close(self) -> None:
+        for listener in self.statuses:
+            listener.close()
+        if self._control is not None:
+            self._control.close()
+
+    def _promote(self) -> None:
+        """The old master has stopped or was told to: its name is ours."""
+        handover.share(self.statuses, False)
+        if self._control is not None and self._control.path is not None:
+            path = self._control.path.removesuffix(".2")
+            try:
+                os.replace(self._control.path, path)
+            except OSError as error:
+                logging.getLogger(log.LOGGER).error("control_socket: cannot rename it to %s: %s", path, error.strerror)
+            else:
+                self._control.path = path
+
+    def _measure(self, master: Master) -> None:
+        """Master, each round."""
+        now = time.monotonic()
+        if now >= self._measure_at:
+            self._measure_at = now + MEASURE_EVERY
+            master.board.queued = queued(master.current.listeners.every())
+
+    def _facts(self, composition: Composition) -> Facts:
+        names = [f"{listener.bind.scheme}://{listener.address}" for listener in composition.listeners]
+        return Facts(__version__, composition.settings.name, os.getpid(), self._started, names)
+
+
+def _surroundings(composition: Composition, facts: Callable[[], Facts]) -> Surroundings:
+    settings, statsd = composition.settings, None
+    if settings.statsd_host:
+        address = split_address(settings.statsd_host)
+        statsd = Statsd(address, settings.statsd_prefix or "", settings.dogstatsd_tags or "", composition.log)
+    return Surroundings(facts(), statsd, composition.enter_status, composition.logs.reopen)
+
+
+def _open_status(settings: Config, inherited: str) -> list[Listener]:
+    there = handover.take_over(inherited)
+    binds = [parse_bind(settings.status_bind)] if settings.status_bind else []
+    try:
+        revision = revise_listeners(there, binds, backlog=BACKLOG, tries=5)
+    except ListenError as error:
+        for listener in there:
+            listener.close()
+        raise ListenError(f"status_bind: {error}") from None
+    for listener in revision.removed:  # if the old master goes on, it has its own copy
+        listener.close()
+    return revision.listeners
+
+
+def _open_control(settings: Config, upgrading: bool) -> Listener | None:
+    if settings.control_socket is None:
+        return None
+    path = os.path.abspath(settings.control_socket)
+    if upgrading:
+        path += ".2"
+    bind = Bind(f"unix:{path}", path=path, options={"mode": "600"})
+    try:
+        (listener,) = open_listeners([bind], backlog=BACKLOG, environ={})
+    except ListenError as error:
+        raise ListenError(f"control_socket: {error}") from None
+    return listener

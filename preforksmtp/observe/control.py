@@ -1,0 +1,196 @@
+"""The control socket: orders over a unix socket, in the master's own loop, and never a wait in it.
+
+A connection is one line of JSON, {"order": ["worker", "drain", "4711"]}, and one line back when the order is carried
+out: {"ok": true, "result": ...} or {"ok": false, "error": "one line"}. The socket has mode 0600; besides, the kernel
+names the peer, and only root and the master's own user are heard. What is malformed, too long, too slow or one too
+many costs that connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from preforksmtp.observe.orders import Orders, Refused, Steps
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.master import Master
+
+MOST = 16  # connections at once
+LINE = 4096  # bytes of an order
+SLOW = 5.0  # seconds for the line to come, and for the answer to be taken
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
+
+
+class Control:
+    """Master. One listening socket, and those who came to it."""
+
+    def __init__(self, listener: socket.socket, orders: Orders) -> None:
+        self._listener = listener
+        self._orders = orders
+        self._connections: list[_Connection] = []
+        self._registered = False
+
+    def attend(self, master: Master) -> None:
+        """Before the master runs."""
+        self._master = master
+        self._listener.setblocking(False)
+        master.on_round.append(self._round)
+        master.on_child.append(self._close_in_child)
+        master.on_end.append(self._end)
+
+    def _round(self) -> None:
+        if not self._registered:
+            self._registered = True
+            self._master.wakeup.selector.register(self._listener, selectors.EVENT_READ)
+        self._accept()
+        for connection in list(self._connections):
+            try:
+                connection.advance(self._orders)
+            except OSError:  # it went away
+                connection.over = True
+            if connection.over:
+                self._forget(connection)
+
+    def _accept(self) -> None:
+        for _ in range(MOST):  # the rest at the next round: others wait for the master as well
+            try:
+                sock, _address = self._listener.accept()
+            except OSError:  # none is left, it is gone already, or no descriptor is
+                return
+            if len(self._connections) >= MOST or not _is_heard(sock):
+                sock.close()
+                continue
+            sock.setblocking(False)
+            connection = _Connection(sock)
+            self._connections.append(connection)
+            self._master.wakeup.selector.register(sock, selectors.EVENT_READ)
+
+    def _forget(self, connection: _Connection) -> None:
+        self._connections.remove(connection)
+        self._master.wakeup.selector.unregister(connection.socket)
+        connection.close()
+
+    def _close_in_child(self) -> None:
+        self._listener.close()
+        for connection in self._connections:
+            connection.socket.close()
+
+    def _end(self) -> None:
+        """The server is gone: so ends an order to stop. The connections stay open until this process is gone too."""
+        for connection in self._connections:
+            connection.end()
+
+
+class _Connection:
+    """One order. Over when it is answered, or when its client is gone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.over = False
+        self._line = b""
+        self._steps: Steps | None = None
+        self._stops = False  # the order is to stop
+        self._answer: bytes | None = None
+        self._deadline = time.monotonic() + SLOW
+
+    def advance(self, orders: Orders) -> None:
+        """Each round. OSError: it went away."""
+        self._read()
+        if self.over:
+            return
+        if self._steps is None and self._answer is None:
+            if b"\n" in self._line:
+                self._begin(orders)
+            elif len(self._line) > LINE:
+                self._refuse(f"an order has at most {LINE} bytes")
+        if self._steps is not None:
+            self._go_on()
+        if self._answer is not None:
+            self._send()
+        if self._steps is None and time.monotonic() >= self._deadline:
+            self.over = True
+
+    def close(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        self.socket.close()
+
+    def end(self) -> None:
+        """The loop has ended."""
+        if self._steps is not None:
+            if self._stops:
+                self._reply({"ok": True, "result": "stopped"})
+            else:
+                self._refuse("the server has stopped")
+            with contextlib.suppress(OSError):
+                self._send()
+
+    def _read(self) -> None:
+        """What has come, so that the selector is quiet again. An end of file while an order runs: nobody waits."""
+        with contextlib.suppress(BlockingIOError):
+            data = self.socket.recv(LINE + 1)
+            self.over = not data
+            if self._answer is None and self._steps is None:
+                self._line += data
+
+    def _begin(self, orders: Orders) -> None:
+        line = self._line.partition(b"\n")[0]
+        try:
+            words = json.loads(line)["order"]
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._refuse('an order is one line of JSON, {"order": ["show", "workers"]}')
+            return
+        try:
+            order, argument = orders.find(words)
+            self._stops = order.words.startswith("shutdown")
+            level = logging.DEBUG if words[0] == "show" else logging.INFO
+            orders.master.log.log(level, "control: %s", " ".join(words))
+            self._steps = order.run(orders, argument)
+        except Refused as refused:
+            self._refuse(str(refused))
+
+    def _go_on(self) -> None:
+        assert self._steps is not None
+        try:
+            next(self._steps)
+        except StopIteration as done:
+            self._reply({"ok": True, "result": done.value})
+        except Refused as refused:
+            self._refuse(str(refused))
+
+    def _refuse(self, why: str) -> None:
+        self._reply({"ok": False, "error": why})
+
+    def _reply(self, answer: dict[str, object]) -> None:
+        self._steps = None
+        self._answer = json.dumps(answer).encode() + b"\n"
+        self._deadline = time.monotonic() + SLOW
+
+    def _send(self) -> None:
+        assert self._answer is not None
+        with contextlib.suppress(BlockingIOError):
+            while self._answer:
+                self._answer = self._answer[self.socket.send(self._answer) :]
+            self.over = True
+
+
+def _is_heard(sock: socket.socket) -> bool:
+    """Root and our own user. Elsewhere than on Linux the mode of the file has to do."""
+    if sys.platform != "linux":
+        return True
+    try:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:
+        return False
+    return _CREDENTIALS.unpack(credentials)[1] in (0, os.geteuid())

@@ -1,0 +1,290 @@
+"""The orders: what an operator may tell a running master, one row and one function each.
+
+They run in the master's loop, as generators: `yield` waits for the next round, the value returned is the answer, so an
+order is over when what it asked for has come true, or has failed. They do what signals do, and nothing of their own.
+Raises Refused with one line for an order that cannot be carried out.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from preforksmtp.observe.snapshot import Facts, as_json, take, workers_json
+from preforksmtp.prefork import child
+from preforksmtp.prefork.inquiry import SESSIONS, STACKS, Inquiry, Line
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.child import Child
+    from preforksmtp.prefork.master import Master
+
+BY = "preforksmtpctl"
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+Answer = Any  # what JSON can hold
+Steps = Generator[None, None, Answer]
+
+
+class Refused(Exception):
+    """One line: why not."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """`words` is how it is said, `argument` how its argument is called in the help, "" where it has none."""
+
+    words: str
+    argument: str
+    help: str
+    run: Callable[[Orders, str], Steps]
+
+
+class Orders:
+    """One a master. `facts` and `config` are root's: the facts in force; each setting, its value and its origin."""
+
+    def __init__(
+        self,
+        master: Master,
+        facts: Callable[[], Facts],
+        config: Callable[[], Sequence[tuple[str, str, str]]],
+    ) -> None:
+        self.master = master
+        self.facts = facts
+        self.config = config
+        self._asking = False
+        self._level = 0  # that of the log before the first log-level; 0 = never changed
+
+    def find(self, words: Sequence[str]) -> tuple[Order, str]:
+        """The order that these words are, and its argument."""
+        for order in ORDERS:
+            name = order.words.split()
+            if list(words[: len(name)]) == name:
+                rest = words[len(name) :]
+                if len(rest) != bool(order.argument):
+                    raise Refused(f"{order.words} takes {order.argument or 'no argument'}")
+                return order, rest[0] if rest else ""
+        raise Refused(f"unknown order {' '.join(words)!r}; there are {', '.join(order.words for order in ORDERS)}")
+
+    # -- show
+
+    def show_workers(self, _: str) -> Steps:
+        yield from ()
+        return [workers_json(worker) for worker in take(self.master.board, self.facts()).workers]
+
+    def show_stats(self, _: str) -> Steps:
+        yield from ()
+        return as_json(take(self.master.board, self.facts()), self.facts())
+
+    def show_listeners(self, _: str) -> Steps:
+        yield from ()
+        return list(self.facts().listeners)
+
+    def show_config(self, _: str) -> Steps:
+        yield from ()
+        return [{"name": name, "value": value, "origin": origin} for name, value, origin in self.config()]
+
+    def show_sessions(self, _: str) -> Steps:
+        workers = [worker for worker in self.master.children.values() if worker.ready_at is not None]
+        answers = yield from self._ask(SESSIONS, workers)
+        sessions = [{"worker": pid, **line} for pid, lines in answers.items() for line in lines or ()]
+        sessions.sort(key=lambda line: -line.get("seconds", 0.0))
+        return {"sessions": sessions, "silent": [pid for pid, lines in answers.items() if lines is None]}
+
+    def _ask(self, kind: int, workers: Sequence[Child]) -> Generator[None, None, dict[int, list[Line] | None]]:
+        while self._asking:  # somebody else's inquiry
+            yield
+        self._asking = True
+        try:
+            inquiry = Inquiry(kind, workers)
+            while not inquiry.over():
+                yield
+        finally:
+            self._asking = False
+        return inquiry.answers
+
+    # -- the server
+
+    def reload(self, _: str) -> Steps:
+        """As HUP; with preload that is an upgrade."""
+        self._refuse_while_stopping()
+        reload, upgrade = self.master.reload, self.master.upgrade
+        before = reload.awaited
+        self.master.actions[signal.SIGHUP]()
+        if upgrade.pid:
+            return (yield from self._upgraded())
+        if reload.awaited == before and not reload.busy:
+            raise Refused(f"no reload: {upgrade.refusal() or upgrade.fault}")
+        return (yield from self._reloaded("reloaded"))
+
+    def restart(self, _: str) -> Steps:
+        self._refuse_while_stopping()
+        if not self.master.wanted:
+            raise Refused("no workers are wanted (SIGWINCH); reload or scale begins again")
+        self.master.roll(BY)
+        return (yield from self._reloaded("all workers replaced"))
+
+    def _reloaded(self, done: str) -> Steps:
+        """Until the reload that was just asked for is over."""
+        reload = self.master.reload
+        number = reload.awaited
+        while (fault := reload.outcome(number)) is None:
+            if self.master.stopping:
+                raise Refused("the server is stopping")
+            if reload.number > number:
+                raise Refused("given up, another reload has taken its place; see the error log")
+            yield
+        if fault:
+            raise Refused(f"failed, former configuration and workers go on: {fault}")
+        return f"{done}: {len(self.master.members())} workers"
+
+    def upgrade(self, _: str) -> Steps:
+        """As USR2."""
+        refusal = self.master.upgrade.refusal()
+        if refusal:
+            raise Refused(f"no upgrade: {refusal}")
+        self.master.upgrade.begin()
+        return (yield from self._upgraded())
+
+    def _upgraded(self) -> Steps:
+        """Until the new master has told this one to stop, or has failed."""
+        upgrade = self.master.upgrade
+        pid = upgrade.pid
+        while upgrade.pid:
+            if self.master.stopping:
+                return f"upgraded: the new master is {pid}"
+            if not upgrade.automatic and upgrade.running:
+                return f"the new master is {pid}; upgrade is manual, send TERM to {self.facts().master} to complete it"
+            yield
+        raise Refused(f"the upgrade failed, this program goes on: {upgrade.fault}")
+
+    def reopen(self, _: str) -> Steps:
+        """As USR1."""
+        yield from ()
+        self.master.reopen()
+        return "logs reopened"
+
+    def shutdown(self, _: str) -> Steps:
+        self.master.stop()
+        return (yield from self._stopped())
+
+    def shutdown_quick(self, _: str) -> Steps:
+        self.master.stop_quickly()
+        return (yield from self._stopped())
+
+    def _stopped(self) -> Steps:
+        """The answer is given when the loop ends: see Control.end."""
+        while True:
+            yield
+
+    def log_level(self, level: str) -> Steps:
+        """For master and workers, until the next reload."""
+        yield from ()
+        if level not in (*LEVELS, "default"):
+            raise Refused(f"there is no level {level!r}; choose {', '.join(LEVELS)} or default")
+        master = self.master
+        if not master.board.level:
+            self._level = master.log.level
+        number = 0 if level == "default" else int(logging.getLevelName(level.upper()))
+        master.log.setLevel(number or self._level)
+        for board in master.board.chain():
+            board.level = number
+        for worker in master.children.values():
+            worker.send(signal.SIGURG)
+        return f"log level {level}, until the next reload"
+
+    # -- workers
+
+    def scale(self, text: str) -> Steps:
+        """N, +N or -N; it is over when so many are ready and the others take no new sessions."""
+        self._refuse_while_stopping()
+        digits = text.lstrip("+-")
+        if not (digits.isascii() and digits.isdecimal()) or len(digits) > 6 or len(text) - len(digits) > 1:
+            raise Refused(f"{text!r} is no number of workers; write 4, +1 or -1")
+        wanted = int(text) + (self.master.wanted if text != digits else 0)
+        refusal = self.master.strength.scale(wanted)
+        if refusal:
+            raise Refused(refusal)
+        failures = self.master.throttle.failures
+        while not self._fits(wanted):
+            if self.master.stopping:
+                raise Refused("the server is stopping")
+            if self.master.wanted != wanted:
+                raise Refused(f"given up, {self.master.wanted} workers are wanted now")
+            if self.master.throttle.failures > failures:
+                raise Refused("a new worker died while booting; see the error log")
+            yield
+        return f"{wanted} workers"
+
+    def _fits(self, wanted: int) -> bool:
+        ready = [worker for worker in self.master.members() if worker.ready_at is not None]
+        leaving = any(worker.reason and worker.accepting() for worker in self.master.children.values())
+        return len(ready) == len(self.master.members()) == wanted and not leaving
+
+    def worker_drain(self, pid: str) -> Steps:
+        """Its replacement serves first."""
+        self._refuse_while_stopping()
+        worker = self._worker(pid)
+        if worker.reason or worker.replacing:
+            raise Refused(f"worker {pid} is leaving already ({worker.reason or worker.replacing})")
+        self.master.recycling.replace(worker, BY)
+        failures = self.master.throttle.failures
+        while worker.status is None and worker.pid in self.master.children:
+            if self.master.throttle.failures > failures:
+                raise Refused(f"the replacement of worker {pid} died while booting; see the error log")
+            yield
+        return f"worker {pid} is gone"
+
+    def worker_kill(self, pid: str) -> Steps:
+        worker = self._worker(pid)
+        worker.end(child.KILL, BY, asked=True)
+        while worker.pid in self.master.children:
+            yield
+        return f"worker {pid} is gone"
+
+    def worker_dump(self, pid: str) -> Steps:
+        """Where its threads are. If its interpreter does not answer, C writes that to the error log."""
+        worker = self._worker(pid)
+        answers = yield from self._ask(STACKS, [worker])
+        stacks = answers[worker.pid]
+        if stacks is None:
+            worker.send(signal.SIGUSR2)
+            raise Refused(f"worker {pid} does not answer; the stacks of its threads are in the error log")
+        return {"worker": worker.pid, "threads": stacks}
+
+    def _worker(self, pid: str) -> Child:
+        known = {str(number): worker for number, worker in self.master.children.items()}
+        if pid not in known:
+            raise Refused(f"there is no worker {pid}; there are {', '.join(known) or 'none'}")
+        return known[pid]
+
+    def _refuse_while_stopping(self) -> None:
+        if self.master.stopping:
+            raise Refused("the server is stopping")
+
+
+ORDERS = (
+    Order("show workers", "", "Each worker: state, age, sessions, memory.", Orders.show_workers),
+    Order("show sessions", "", "Each session: client, transaction, and the handler's call that runs.",
+          Orders.show_sessions),
+    Order("show listeners", "", "The addresses that are listened on.", Orders.show_listeners),
+    Order("show stats", "", "Counters and gauges of the whole server.", Orders.show_stats),
+    Order("show config", "", "Each setting in force, and where it comes from.", Orders.show_config),
+    Order("reload", "", "Read the configuration again and replace all workers, as HUP does; fails without harm.",
+          Orders.reload),
+    Order("restart", "", "Replace all workers, one after the other, without reading the configuration.",
+          Orders.restart),
+    Order("upgrade", "", "Start the program anew and hand over the sockets, as USR2 does.", Orders.upgrade),
+    Order("reopen", "", "Reopen the logs, as USR1 does.", Orders.reopen),
+    Order("scale", "N|+N|-N", "So many workers, until the next reload.", Orders.scale),
+    Order("worker drain", "PID", "Replace one worker: the new one serves first, then the old one drains.",
+          Orders.worker_drain),
+    Order("worker kill", "PID", "Kill one worker at once; another takes its place.", Orders.worker_kill),
+    Order("worker dump", "PID", "Where each thread of a worker is.", Orders.worker_dump),
+    Order("log-level", "LEVEL", "Least severe messages in the error log until the next reload; 'default': log_level.",
+          Orders.log_level),
+    Order("shutdown quick", "", "Stop quickly, as INT does.", Orders.shutdown_quick),
+    Order("shutdown", "", "Stop gracefully, as TERM does: open transactions finish.", Orders.shutdown),
+)  # fmt: skip

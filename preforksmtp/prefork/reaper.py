@@ -1,0 +1,94 @@
+"""The reaper: collects the dead children of the master, keeps what they counted, says how each ended and what follows.
+
+Runs in the master's loop. A worker whose end somebody asked for is one line; one that died by itself slows down the
+next fork (throttle.py), and where none was ever READY it ends the master with the worker's code. Nothing here fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from preforksmtp.prefork import child, scoreboard
+from preforksmtp.prefork.worker import BOOT_FAILED
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.child import Child
+    from preforksmtp.prefork.master import Master
+
+OWN_ACCORD = "left of its own accord"
+HALTING_CODES = (BOOT_FAILED, 4)
+ATTEMPTS = 3  # at a first worker that dies while booting in some other way: it may have been killed by mistake
+
+
+class Reaper:
+    """One a master."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    def reap(self) -> None:
+        """Collect every dead child: ours, and those a hook or PID 1's duties brought us."""
+        master = self._master
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:  # none at all: whoever is still in the table was reaped by a hook
+                for gone in list(master.children.values()):
+                    self._bury(gone, None)
+                for pid in list(master.aides):
+                    master.aides.pop(pid)(None)
+                return
+            if pid == 0:
+                return
+            worker = master.children.get(pid)
+            if worker is not None:
+                self._bury(worker, status)
+            elif pid in master.aides:
+                master.aides.pop(pid)(status)
+
+    def _bury(self, worker: Child, status: int | None) -> None:
+        """One dead worker: keep its counters, say how it ended, decide what follows."""
+        master = self._master
+        del master.children[worker.pid]
+        master.notice_ready(worker)
+        worker.status = status
+        left = worker.slot.state == scoreboard.DRAINING
+        worker.generation.board.release(worker.slot)
+        master.board.absorb()
+        if not worker.reason and left:
+            worker.asked, worker.reason = True, OWN_ACCORD
+        how = "vanished" if status is None else child.describe(status)
+        if worker.asked:
+            level = logging.INFO if status == 0 else logging.WARNING
+            master.log.log(level, "worker %d %s (%s)", worker.pid, how, worker.reason)
+        else:
+            self._mourn(worker, status, how)
+        master.hook("child_exit", worker, hooks=worker.generation.hooks)
+
+    def _mourn(self, worker: Child, status: int | None, how: str) -> None:
+        """One that nobody asked to go."""
+        master = self._master
+        code = BOOT_FAILED if worker.reason else 0  # a boot we gave up on
+        if status is not None and os.WIFEXITED(status):
+            code = os.WEXITSTATUS(status)
+        master.board.count("workers_died")
+        candidate = worker.generation is master.reload.candidate
+        delay = 0.0
+        if not candidate:
+            delay = master.throttle.died(worker.forked, worker.ready_at, time.monotonic())
+        when = "" if worker.ready_at else " while booting"
+        why = f" ({worker.reason})" if worker.reason else ""
+        then = f"; next attempt in {delay:.0f} s" if delay and not master.stopping else ""
+        # Where an old master serves, better no upgrade than one in suspense.
+        if code not in HALTING_CODES and (master.succession is not None or master.throttle.failures >= ATTEMPTS):
+            code = BOOT_FAILED
+        if not master.ever_ready and not candidate and code in HALTING_CODES:
+            master.log.error("worker %d %s%s%s; no worker could boot, giving up", worker.pid, how, when, why)
+            master.halt(code)
+            return
+        master.log.error("worker %d %s%s%s%s", worker.pid, how, when, why, then)
+        if candidate or not worker.ready_at:
+            master.reload.died(worker, how)

@@ -1,0 +1,398 @@
+"""The control socket and preforksmtpctl: each order waits for its outcome, and nothing said there hurts the master."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import PATIENCE, ROOT, descriptors, wait_until
+from tests.processes import stat as process_stat
+from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+
+SOCKET = "ctl.sock"
+APP = """
+import os, time
+from preforksmtp import Handler
+
+class Mail(Handler):
+    @classmethod
+    def start(cls, worker):
+        if os.path.exists("broken"):
+            raise RuntimeError("as asked")
+
+    def message(self, message):
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+"""
+
+
+class Ctl:
+    """preforksmtpctl beside a server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "preforksmtp.ctl", "-s", SOCKET, *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+        )
+
+    def ask(self, *words: str) -> Any:
+        """The result of an order that is carried out."""
+        done = self.run("-j", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["ok"] is True
+        return answer["result"]
+
+    def refusal(self, *words: str) -> str:
+        done = self.run(*words)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stdout == ""
+        assert done.stderr.startswith("preforksmtpctl: error: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.removeprefix("preforksmtpctl: error: ").rstrip("\n")
+
+    def workers(self) -> list[int]:
+        return [worker["pid"] for worker in self.ask("show", "workers")]
+
+
+@pytest.fixture
+def ctl(tmp_path: Path) -> Ctl:
+    (tmp_path / "app.py").write_text(APP)
+    return Ctl(tmp_path)
+
+
+def begin(serve: Serve, *arguments: str) -> Server:
+    return serve("-b", LOOPBACK, "--control-socket", SOCKET, *arguments, "app:Mail").ready()
+
+
+def end(server: Server, ctl: Ctl) -> None:
+    """Of a server whose master is not the process the test started."""
+    assert ctl.ask("shutdown") == "stopped"
+    wait_until(lambda: not server.group(), "all of it is gone")
+
+
+@contextlib.contextmanager
+def connected(folder: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        wait_until(lambda: sock.connect_ex(str(folder / SOCKET)) != errno.EAGAIN, "a place in its queue")
+        yield sock
+
+
+def read(sock: socket.socket) -> bytes:
+    text = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := sock.recv(65536):
+            text += data
+    return text
+
+
+def test_show(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve, "-w", "2")
+    assert set(ctl.workers()) == server.children()
+    assert ctl.ask("show", "listeners") == [f"smtp://127.0.0.1:{server.port()}"]
+    assert ctl.run("show", "workers").stdout.count("ready") == 2
+    config = {row["name"]: (row["value"], row["origin"]) for row in ctl.ask("show", "config")}
+    assert config["workers"] == ("2", "command line")
+    (tmp_path / "hold").touch()
+    with Talk(server.port()) as talk:
+        talk.begin_data("me@example.com")
+        (session,) = ctl.ask("show", "sessions")["sessions"]
+        assert (session["sender"], session["recipients"], session["hook"]) == ("me@example.com", 1, "")
+        assert session["helo"] == "client.example.com"
+        assert session["worker"] in server.children()
+        talk.send(b"Subject: x\r\n\r\n.\r\n")
+        wait_until(lambda: ctl.ask("show", "sessions")["sessions"][0]["hook"] == "message", "the handler runs")
+        assert ctl.ask("show", "stats")["sessions_active"] == 1
+        assert "client.example.com" in ctl.run("show", "sessions").stdout
+        threads = ctl.ask("worker", "dump", str(session["worker"]))["threads"]
+        (mine,) = [thread for thread in threads if thread["session"] == session["session"]]
+        assert "in message" in mine["stack"]
+        (tmp_path / "hold").unlink()
+        assert talk.read().startswith("250")
+    assert "messages" in ctl.run("show", "stats").stdout
+    assert ctl.ask("show", "stats")["totals"]["messages"] == 1
+
+
+def test_reload_waits_for_its_outcome(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    begin(serve, "-w", "2")
+    before = set(ctl.workers())
+    assert ctl.ask("reload") == "reloaded: 2 workers"
+    assert not set(ctl.workers()) & before
+    before = set(ctl.workers())
+    (tmp_path / "app.py").write_text("def nothing(:\n")
+    assert "former configuration and workers go on" in ctl.refusal("reload")
+    assert set(ctl.workers()) == before
+    assert "former configuration and workers go on" in ctl.refusal("restart")
+    (tmp_path / "app.py").write_text(APP)
+    assert ctl.ask("restart") == "all workers replaced: 2 workers"
+    assert not set(ctl.workers()) & before
+    assert ctl.ask("show", "stats")["totals"]["reloads"] == 2
+    assert ctl.ask("show", "stats")["totals"]["reloads_failed"] == 1
+
+
+def test_many_reloads_at_once_each_have_an_outcome(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    begin(serve)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connected(tmp_path)) for _ in range(8)]
+        for sock in socks:
+            sock.sendall(b'{"order": ["reload"]}\n')
+        assert [json.loads(read(sock)) for sock in socks] == [{"ok": True, "result": "reloaded: 1 workers"}] * 8
+
+
+def test_scale(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    assert ctl.ask("scale", "3") == "3 workers"
+    assert len(server.children()) == 3
+    assert ctl.ask("scale", "+1") == "4 workers"
+    assert ctl.ask("scale", "-2") == "2 workers"
+    wait_until(lambda: len(server.children()) == 2, "two left")
+    for wrong in ("0", "x", "100000", "--1", "9999999"):
+        assert ctl.refusal("scale", "--", wrong), wrong
+    assert len(ctl.workers()) == 2
+    (tmp_path / "broken").touch()
+    assert "died while booting" in ctl.refusal("scale", "3")
+
+
+def test_workers_one_by_one(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve, "-w", "2")
+    first, second = sorted(server.children())
+    assert ctl.ask("worker", "drain", str(first)) == f"worker {first} is gone"
+    assert first not in server.children()
+    server.wait_for(rf"worker {first}: preforksmtpctl, starting its replacement")
+    server.wait_for(rf"worker {first} exited with code 0 \(preforksmtpctl\)")
+    assert ctl.ask("worker", "kill", str(second)) == f"worker {second} is gone"
+    wait_until(lambda: len(server.children() - {second}) == 2, "two workers again")
+    assert "there is no worker 1;" in ctl.refusal("worker", "kill", "1")
+
+
+def test_a_worker_that_hangs_in_c_has_its_stacks_in_the_log(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve)
+    worker = server.worker()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        wait_until(lambda: (process_stat(worker) or ("",))[0] == "T", "stopped")
+        assert "does not answer" in ctl.refusal("worker", "dump", str(worker))
+        assert ctl.ask("show", "sessions") == {"sessions": [], "silent": [worker]}
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    server.wait_for(r'File ".*worker.py", line \d+ in _watch')
+    assert ctl.ask("worker", "dump", str(worker))["threads"]  # it lives
+
+
+def test_log_level(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve)
+    assert not server.matches("DEBUG")
+    ctl.ask("log-level", "debug")
+
+    def visit() -> bool:
+        with Talk(server.port()):
+            pass
+        return bool(server.matches(r"DEBUG\] session \w+: 127.0.0.1:\d+ left without QUIT"))
+
+    wait_until(visit, "the worker logs debug messages")
+    ctl.ask("log-level", "default")
+    ctl.ask("show", "stats")
+    assert not server.matches(r"DEBUG\] control: show stats")
+    assert "choose debug, info" in ctl.refusal("log-level", "loud")
+
+
+def test_reopen(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    begin(serve, "--access-logfile", "access.log")
+    os.rename(tmp_path / "access.log", tmp_path / "access.1")
+    assert ctl.ask("reopen") == "logs reopened"
+    assert (tmp_path / "access.log").exists()
+
+
+def test_shutdown_returns_when_the_server_is_gone(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve, "-p", "pid")
+    (tmp_path / "hold").touch()
+    with Talk(server.port()) as talk:
+        talk.begin_data()
+        talk.send(b"\r\n.\r\n")
+        wait_until(lambda: ctl.ask("show", "sessions")["sessions"][0]["hook"] == "message", "the handler runs")
+        with connected(tmp_path) as sock:
+            sock.sendall(b'{"order": ["shutdown"]}\n')
+            server.wait_for("draining")
+            assert "the server is stopping" in ctl.refusal("reload")
+            assert "the server is stopping" in ctl.refusal("scale", "2")
+            (tmp_path / "hold").unlink()
+            assert talk.read().startswith("250")
+            assert json.loads(read(sock)) == {"ok": True, "result": "stopped"}
+            assert not (tmp_path / "pid").exists()  # the connection ends after all of it
+            assert not (tmp_path / SOCKET).exists()
+    assert server.wait() == 0
+
+
+def test_shutdown_quick(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve)
+    with Talk(server.port()) as talk:
+        talk.begin_data()
+        assert ctl.ask("shutdown", "quick") == "stopped"
+    assert server.wait() == 0
+
+
+def test_upgrade(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve, "-p", "pid")
+    answer = ctl.ask("upgrade")
+    new = int(answer.rsplit(" ", 1)[1])
+    assert answer == f"upgraded: the new master is {new}"
+    assert server.process.wait(PATIENCE) == 0
+    assert ctl.ask("show", "stats")["master"] == new  # the socket's name is the new one's
+    assert sorted(path.name for path in tmp_path.glob("ctl*")) == [SOCKET]
+    end(server, ctl)
+    assert not list(tmp_path.glob("ctl*"))
+
+
+def test_an_upgrade_that_fails(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "conf.py").touch()
+    server = begin(serve, "-c", "conf.py")
+    (tmp_path / "conf.py").write_text("workers = 'many'\n")
+    assert "the upgrade failed, this program goes on" in ctl.refusal("upgrade")
+    assert ctl.ask("show", "stats")["master"] == server.pid
+    assert sorted(path.name for path in tmp_path.glob("ctl*")) == [SOCKET]
+
+
+def test_a_manual_upgrade(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve, "--upgrade", "manual")
+    answer = ctl.ask("upgrade")
+    assert f"upgrade is manual, send TERM to {server.pid}" in answer
+    assert "no upgrade: one is under way" in ctl.refusal("upgrade")
+    assert server.stop() == 0  # its child goes on as the program's session
+    wait_until(lambda: ctl.run("show", "stats").returncode == 0, "the new master has the socket's name")
+    end(server, ctl)
+
+
+def test_reload_with_preload_is_an_upgrade(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve, "--preload")
+    assert ctl.ask("reload").startswith("upgraded: the new master is ")
+    server.process.wait(PATIENCE)
+    (tmp_path / "app.py").write_text("def nothing(:\n")
+    assert "the upgrade failed" in ctl.refusal("reload")
+    end(server, ctl)
+
+
+def test_the_socket_is_its_owners_alone(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve, "-w", "1")
+    assert stat.S_IMODE(os.stat(tmp_path / SOCKET).st_mode) == 0o600
+    if os.geteuid() == 0:
+        os.chmod(tmp_path / SOCKET, 0o666)  # even then
+        tmp_path.chmod(0o755)
+        script = (
+            "import os, socket; os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
+            "s.connect('ctl.sock'); s.sendall(b'{\"order\": [\"shutdown\"]}\\n'); print(s.recv(100))"
+        )
+        folder = tmp_path
+        while folder.stat().st_uid == 0 and folder != Path("/tmp") and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+            folder = folder.parent
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert "PermissionError" not in done.stderr
+        assert done.stdout.strip() == "b''" or "Error" in done.stderr  # closed unheard
+    assert server.process.poll() is None
+    assert ctl.workers()
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"\n", "an order is one line of JSON"),
+        (b"{}\n", "an order is one line of JSON"),
+        (b"[]\n", "an order is one line of JSON"),
+        (b'{"order": []}\n', "an order is one line of JSON"),
+        (b'{"order": "reload"}\n', "an order is one line of JSON"),
+        (b'{"order": [1]}\n', "an order is one line of JSON"),
+        (b"[" * 4000 + b"\n", "an order is one line of JSON"),
+        (b"\xff\xfe\x00\n", "an order is one line of JSON"),
+        (b'{"order": ["frob"]}\n', "unknown order 'frob'"),
+        (b'{"order": ["reload", "now"]}\n', "reload takes no argument"),
+        (b'{"order": ["scale"]}\n', "scale takes N|+N|-N"),
+        (b"x" * 5000, "an order has at most 4096 bytes"),
+    ],
+)
+def test_what_is_no_order(serve: Serve, ctl: Ctl, tmp_path: Path, line: bytes, error: str) -> None:
+    begin(serve)
+    with connected(tmp_path) as sock:
+        sock.sendall(line)
+        answer = json.loads(read(sock))
+    assert answer["ok"] is False
+    assert answer["error"].startswith(error)
+    assert len(ctl.workers()) == 1
+
+
+def test_rubbish_and_clients_that_leave_cost_nothing(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    wait_until(lambda: len(ctl.workers()) == 1, "answers")
+    before = descriptors(server.pid)
+    noise = random.Random(1)
+    for _ in range(200):
+        with connected(tmp_path) as sock, contextlib.suppress(OSError):
+            sock.sendall(noise.randbytes(noise.randrange(6000)))
+            if noise.random() < 0.3:
+                sock.sendall(b'{"order": ["reload"]}\n')
+    with contextlib.ExitStack() as stack:  # more at once than are heard
+        socks = [stack.enter_context(connected(tmp_path)) for _ in range(40)]
+        closed = [sock for sock in socks[30:] if not sock.recv(1)]
+        assert closed
+    wait_until(lambda: descriptors(server.pid) == before, "no descriptor left")
+    assert len(ctl.workers()) == 1
+    assert "Traceback" not in server.output
+
+
+def test_no_server(ctl: Ctl, tmp_path: Path) -> None:
+    done = ctl.run("show", "stats")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "preforksmtpctl: error: ctl.sock: there is no such socket; is the server running, with control_socket set?\n",
+    )
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / SOCKET))
+    assert "no server listens there any more" in ctl.run("show", "stats").stderr
+
+
+def test_it_finds_the_socket_as_the_server_does(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "preforksmtp.conf.py").write_text("control_socket = 'own.sock'\n")
+    serve("-b", LOOPBACK, "app:Mail").ready()
+    command = [sys.executable, "-m", "preforksmtp.ctl"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "show", "workers"], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ready" in done.stdout
+    (tmp_path / "preforksmtp.conf.py").write_text("")
+    done = subprocess.run([*command, "show", "workers"], cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the configuration has no control_socket; name the socket with --socket PATH" in done.stderr
+
+
+def test_a_wait_can_be_cut_short(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    (tmp_path / "hold").touch()
+    with Talk(server.port()) as talk:
+        talk.begin_data()
+        talk.send(b"\r\n.\r\n")
+        wait_until(lambda: ctl.ask("show", "sessions")["sessions"][0]["hook"] == "message", "the handler runs")
+        done = ctl.run("-t", "0.2", "worker", "drain", str(server.worker()))
+        assert done.returncode == 4
+        assert "no outcome within 0.2 s; the order goes on" in done.stderr
+        (tmp_path / "hold").unlink()
+        assert talk.read().startswith("250")
