@@ -266,7 +266,7 @@ def test_counters_are_true_over_recycling_kills_and_reloads(serve: Serve, app: P
         assert totals["recipients"] == sent
         assert totals["sessions"] >= sent
         assert totals["workers_died"] >= 4
-        assert totals["workers_recycled"] >= 5
+        assert totals["workers_recycled"] >= 2
         assert totals["reloads"] == 1
         assert status.metrics()["preforksmtp_handler_seconds_count"] == sent
         scraper.wait(5)
