@@ -163,7 +163,10 @@ class Composition:
                     bind,
                 )
         self._lanes.listen(worker.lane, self.settings.backlog)
-        service = Service(terms, self.log, self.logs.access, worker.slot, self.logs.transcript)
+        observed = bool(self.settings.status_bind or self.settings.statsd_host or self.settings.control_socket)
+        service = Service(
+            terms, self.log, self.logs.access, worker.slot, self.logs.transcript, timing=observed
+        )
         worker.turn_away, worker.describe = service.turn_away, describe_session
         return service.serve
 
