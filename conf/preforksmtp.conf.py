@@ -33,6 +33,11 @@
 # none of that.
 # reuse_port = False
 
+# How workers share processors that others want as well: with 'batch' one that wakes up lets
+# whoever runs finish its slice (SCHED_BATCH), so fewer switches and more messages; 'normal' is as
+# any program. Linux.
+# scheduling = "batch"
+
 # Seconds without a heartbeat after which a worker is killed and replaced.
 # timeout = 30
 

@@ -31,6 +31,7 @@ from .prefork import privileges
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
 from .prefork.pool import Serve
+from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
 from .service import Service, make_terms
@@ -133,6 +134,8 @@ class Composition:
         except log.LogError as error:
             raise BootFailed(BOOT_FAILED, str(error)) from None
         set_title(self.settings.name, "worker")
+        if self.settings.scheduling == "batch":
+            schedule_as_batch()
         self._drop_privileges()
         worker.on_reopen.append(self.logs.reopen)
         worker.dump_stacks_to(self.logs.error.file.fd)

@@ -30,7 +30,7 @@ figcaption h3 { margin: 0 auto 0 0 }
 .plot { display: block; width: 100%; height: auto }
 .plot text { fill: var(--dim); font-size: 12px }
 .plot .grid { stroke: var(--line); fill: none }
-.plot .area { fill: var(--ink) }
+.plot .area { fill: var(--ink); fill-opacity: .85 }
 .plot .line { stroke: var(--ink); fill: none; stroke-width: 1.6; stroke-linejoin: round }
 .plot .line.faint { stroke-dasharray: 5 4 }
 .bar { display: inline-block; vertical-align: middle; width: 4rem; height: .6rem }
@@ -109,7 +109,7 @@ def figure(
         f'<figure><figcaption>{head}<ul class="legend">{legend}</ul></figcaption>'
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(title)}, last {minutes} minutes. {escape(summary)}">'
-        f"{''.join(drawing)}{_grid(scale, say, minutes)}</svg></figure>"
+        f"{_grid(scale, say, minutes)}{''.join(drawing)}</svg></figure>"
     )
 
 
