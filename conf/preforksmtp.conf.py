@@ -33,10 +33,10 @@
 # none of that.
 # reuse_port = False
 
-# How workers share processors that others want as well: with 'batch' one that wakes up lets
-# whoever runs finish its slice (SCHED_BATCH), so fewer switches and more messages; 'normal' is as
-# any program. Linux.
-# scheduling = "batch"
+# How workers share processors that are all busy: with 'auto' one that wakes up lets whoever runs
+# finish its slice (SCHED_BATCH), and its sessions stay on one processor as long as no other one
+# is idle, so there are fewer switches and more messages; 'normal' is as any program. Linux.
+# scheduling = "auto"
 
 # Seconds without a heartbeat after which a worker is killed and replaced.
 # timeout = 30

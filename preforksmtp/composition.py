@@ -134,7 +134,7 @@ class Composition:
         except log.LogError as error:
             raise BootFailed(BOOT_FAILED, str(error)) from None
         set_title(self.settings.name, "worker")
-        if self.settings.scheduling == "batch":
+        if self.settings.scheduling == "auto":
             schedule_as_batch()
         self._drop_privileges()
         worker.on_reopen.append(self.logs.reopen)

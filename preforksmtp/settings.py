@@ -121,9 +121,10 @@ SETTINGS = (
             "kernel spreads connections by their addresses. Nobody else serves them, then: they wait while the worker "
             "is full, or was killed and is not yet replaced; and those in the queue may be lost where the number of "
             "workers shrinks. Without it all workers share one queue, which has none of that."),
-    Setting("scheduling", (), choice("batch", "normal"), "batch", PROCESSES,
-            "How workers share processors that others want as well: with 'batch' one that wakes up lets whoever runs "
-            "finish its slice (SCHED_BATCH), so fewer switches and more messages; 'normal' is as any program. Linux."),
+    Setting("scheduling", (), choice("auto", "normal"), "auto", PROCESSES,
+            "How workers share processors that are all busy: with 'auto' one that wakes up lets whoever runs finish "
+            "its slice (SCHED_BATCH), and its sessions stay on one processor as long as no other one is idle, so there "
+            "are fewer switches and more messages; 'normal' is as any program. Linux."),
     Setting("timeout", (), seconds(), 30, PROCESSES,
             "Seconds without a heartbeat after which a worker is killed and replaced."),
     Setting("boot_timeout", (), seconds(), 60, PROCESSES,

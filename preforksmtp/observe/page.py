@@ -2,8 +2,8 @@
 
 It brings all it needs with it, and POLICY forbids the browser anything else. Without JavaScript the browser loads it
 again every five seconds; with it a script puts a new <main> in place of the old one. Knows what was counted and how
-to word it; how to draw is plot.py's. Every text goes through `_tag`, which escapes it. Nothing here fails: what is
-not known yet is said to be so.
+to word it; rates over time are trend.py's, how to draw is plot.py's. Every text goes through `_tag`, which escapes it.
+Nothing here fails: what is not known yet is said to be so.
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ import base64
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
-from operator import sub
 
-from preforksmtp.observe import plot
+from preforksmtp.observe import plot, trend
 from preforksmtp.observe.history import Sample
 from preforksmtp.observe.plot import Series, brief, latency, size, span
 from preforksmtp.observe.snapshot import Facts, Snapshot, WorkerState, quantile
 from preforksmtp.prefork.scoreboard import BOUNDS
 
 MINUTES = 15  # the plots reach back
-STEP = 5  # seconds averaged into one point
-GAP = 5.0  # seconds between two samples above which nothing is known of what lies between
 SILENT, LONG = 5.0, 10.0  # seconds without a heartbeat, and in one call of the handler, that deserve attention
 UNKNOWN = "\N{EN DASH}"
 
@@ -206,82 +202,11 @@ def _alarms(snapshot: Snapshot) -> Iterator[str]:
         yield f"in one call of the handler for more than {LONG:g} s: {', '.join(stuck)}"
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What was counted in some seconds; in none, nothing is known."""
-
-    seconds: float
-    totals: Mapping[str, int]
-    buckets: Sequence[int]
-
-    def rate(self, *counters: str) -> float | None:
-        return sum(self.totals[counter] for counter in counters) / self.seconds if self.seconds else None
-
-
-@dataclass(frozen=True)
-class _Point:
-    """Some seconds of a plot: the means of the gauges."""
-
-    time: float
-    change: _Change
-    active: float
-    limit: int
-    queued: float
-
-
-def _joined(old: Sample, new: Sample) -> bool:
-    """False: too long ago, the clock was set back, or another master counts from 0; no difference makes sense."""
-    return (
-        0 < new.time - old.time <= GAP
-        and min(map(sub, new.totals.values(), old.totals.values())) >= 0
-        and min(map(sub, new.buckets, old.buckets)) >= 0
-    )
-
-
-def _change(old: Sample, new: Sample) -> _Change:
-    totals = {counter: total - old.totals[counter] for counter, total in new.totals.items()}
-    return _Change(new.time - old.time, totals, list(map(sub, new.buckets, old.buckets)))
-
-
-def _recent(samples: Sequence[Sample], seconds: float) -> _Change:
-    """Up to the last sample, as far back as nothing is missing."""
-    last = first = samples[-1]
-    for earlier in reversed(samples[:-1]):
-        if last.time - earlier.time > seconds + 1e-6 or not _joined(earlier, first):
-            break
-        first = earlier
-    return _change(first, last)
-
-
-def _points(samples: Sequence[Sample], now: float) -> Iterator[_Point | None]:
-    """A point for each STEP of the clock, None for a gap. The step that has just begun would be mostly noise."""
-    group: list[Sample] = []  # the samples of one step, after the last one of the step before
-    for sample in samples:
-        if sample.time // STEP >= now // STEP:
-            break
-        if group and not _joined(group[-1], sample):
-            yield from (_point(group), None)
-            group = []
-        elif len(group) > 1 and group[-1].time // STEP != sample.time // STEP:
-            yield _point(group)
-            group = group[-1:]
-        group.append(sample)
-    if group:
-        yield _point(group)
-
-
-def _point(group: Sequence[Sample]) -> _Point:
-    counted = group[1:] or group
-    active, queued = (sum(getattr(each, gauge) for each in counted) / len(counted) for gauge in ("active", "queued"))
-    middle = (group[0].time + group[-1].time) / 2
-    return _Point(middle, _change(group[0], group[-1]), active, group[-1].limit, queued)
-
-
 def _tiles(snapshot: Snapshot, past: Sequence[Sample]) -> _Html:
     readings = snapshot.readings
     gauges = (snapshot.active, snapshot.limit, snapshot.count("ready"), snapshot.queued)
     present = Sample(snapshot.time, *gauges, readings.sessions, readings.handler_buckets)
-    change, minute = _recent([*past, present], 10), _recent([*past, present], 60)
+    change, minute = trend.recent([*past, present], 10), trend.recent([*past, present], 60)
     shares = [_worded(quantile(minute.buckets, share), latency) for share in (0.5, 0.95, 0.99)]
     rejected, deferred = (_worded(change.rate(counter)) for counter in ("rejected", "deferred"))
     full = snapshot.active >= snapshot.limit > 0
@@ -310,7 +235,7 @@ def _tile(name: str, value: str, detail: str, warn: bool = False) -> _Html:
 
 
 def _plots(snapshot: Snapshot, past: Sequence[Sample]) -> Iterator[_Html]:
-    points = list(_points(past, snapshot.time))
+    points = list(trend.points(past, snapshot.time))
     series = functools.partial(_series, points)
     results = [
         series("accepted", "blue", _rate("messages")),
@@ -338,10 +263,10 @@ def _plots(snapshot: Snapshot, past: Sequence[Sample]) -> Iterator[_Html]:
     yield _tag("div.plots", *map(_Html, drawn))
 
 
-_Curve = Callable[[_Point], float | None]
+_Curve = Callable[[trend.Point], float | None]
 
 
-def _series(points: Sequence[_Point | None], label: str, ink: str, curve: _Curve) -> Series:
+def _series(points: Sequence[trend.Point | None], label: str, ink: str, curve: _Curve) -> Series:
     return Series(label, ink, [curve(point) if point else None for point in points])
 
 

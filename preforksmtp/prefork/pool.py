@@ -212,7 +212,7 @@ class Pool:
 
     def _run(self, seat: Seat, post: Post) -> None:
         """A session thread's life."""
-        seat.thread = threading.get_ident()
+        seat.thread, seat.native = threading.get_ident(), threading.get_native_id()
         try:
             while True:
                 found = self._wait(seat, post)

@@ -116,6 +116,7 @@ class Slot:
     cpu = _Gauge(12)  # nanoseconds of processor time used
     question = _Gauge(13)  # see inquiry.py (written by the master)
     answer = _Gauge(14)
+    place = _Gauge(15)  # the processor on which its session threads stay, plus 1; 0 = on all
 
     def __init__(self, index: int, words: memoryview, rows: int) -> None:
         self.index = index

@@ -58,7 +58,7 @@ class Seat:
     does the two the other way round, so one of them sees the other. `interrupt` is called in the main thread,
     at most once a drain and a session, may race with the session's end and must not block."""
 
-    __slots__ = ("called", "dialogue", "drain", "hook", "interrupt", "row", "session", "since", "thread")
+    __slots__ = ("called", "dialogue", "drain", "hook", "interrupt", "native", "row", "session", "since", "thread")
 
     def __init__(self, row: memoryview, drain: Drain) -> None:
         self.row = row
@@ -71,6 +71,7 @@ class Seat:
         self.hook = ""
         self.since = 0.0
         self.thread = 0  # threading.get_ident() of the thread that sits here
+        self.native = 0  # and its number in the kernel
 
     @property
     def name(self) -> str:

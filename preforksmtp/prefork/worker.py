@@ -31,6 +31,7 @@ from socket import socket
 from typing import Any, NoReturn, Protocol
 
 from preforksmtp.prefork import scoreboard
+from preforksmtp.prefork.affinity import CALM, Affinity
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.inquiry import Describe, Respondent
 from preforksmtp.prefork.pool import Pool, Serve, TurnAway
@@ -66,6 +67,8 @@ class WorkerConfig(RecyclingConfig, Protocol):
     def graceful_timeout(self) -> float: ...
     @property
     def handler_timeout(self) -> float: ...
+    @property
+    def scheduling(self) -> str: ...
 
 
 class Worker:
@@ -224,10 +227,11 @@ class Worker:
         poll.register(self._signals.fileno(), select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
         respondent = Respondent(self._published, self._board.pages, self.describe)
-        configured, level = self.log.level, 0
+        affinity = Affinity(self._published, self._board.slots)
+        configured, level, beat = self.log.level, 0, CALM
         next_shrink = time.monotonic() + SHRINK_EVERY
         while not self._finished(pool):
-            events = poll.poll(max(0.0, min(BEAT, self.drain.deadline - time.monotonic())) * 1000)
+            events = poll.poll(max(0.0, min(beat, self.drain.deadline - time.monotonic())) * 1000)
             now = time.monotonic()
             self._published.heartbeat = time.monotonic_ns()
             # getppid is the second line: a child of a hook in the master may hold the lifeline open
@@ -240,6 +244,8 @@ class Worker:
             if self._asked and not self.drain.requested:
                 self._begin_drain(pool, self._asked, self.config.graceful_timeout)
             self._examine(pool, now)
+            if affinity.possible and self.config.scheduling == "auto":
+                beat = affinity.look(pool.seats(), now)
             if respondent.respond(pool.seats):
                 self._ring()
             if level != self._board.level:

@@ -45,6 +45,7 @@ class Options:
     max_worker_age: float = 0.0
     listeners: int = 1
     reuse_port: bool = False
+    scheduling: str = "auto"
     boot: str = "ok"
     files: int = 0  # RLIMIT_NOFILE of a worker beyond what it has open
     shrink_every: float = 0.0

@@ -22,6 +22,7 @@ def test_the_policy_of_workers(serve: Serve, arguments: tuple[str, ...], policy:
         found = [os.sched_getscheduler(thread) for thread in threads]
         assert found.count(getattr(os, policy)) >= 3  # the main thread and its session threads
     assert os.sched_getscheduler(worker) == getattr(os, policy)
+    assert os.sched_getaffinity(worker) == os.sched_getaffinity(0)
     assert os.sched_getscheduler(server.pid) == os.SCHED_OTHER
 
 
