@@ -122,7 +122,7 @@ def test_json_has_everything() -> None:
     shown = as_json(take(board, FACTS), FACTS)
     assert shown["state"] == "ready"
     assert shown["master"] == 4711
-    assert 100 <= shown["uptime_seconds"] < 110
+    assert shown["uptime_seconds"] >= 100
     assert shown["totals"]["messages"] == shown["totals"]["reloads"] == 0
     assert shown["handler_seconds"]["count"] == 3
     assert shown["handler_seconds"]["buckets"][1] == {"le": BOUNDS[1], "count": 3}
