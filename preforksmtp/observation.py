@@ -40,12 +40,13 @@ class Observation:
 
     def __init__(self, settings: Config, inherited: str, upgrading: bool) -> None:
         self.statuses: list[Listener] = []
+        self._left: list[Listener] = []  # the old master's, that we do without: their files go when it has gone
         self._control: Listener | None = None
         self._settings = settings
         self._started = time.time()
         self._measure_at = 0.0
         try:
-            self.statuses = _open_status(settings, inherited)
+            self.statuses, self._left = _open_status(settings, inherited)
             self._control = _open_control(settings, upgrading)
         except BaseException:
             self.close()
@@ -77,14 +78,16 @@ class Observation:
         environ[VARIABLE] = handover.pack(self.statuses)
 
     def close(self) -> None:
-        for listener in self.statuses:
+        for listener in (*self.statuses, *self._left):
             listener.close()
         if self._control is not None:
             self._control.close()
 
     def _promote(self) -> None:
         """The old master has stopped or was told to: its name is ours."""
-        handover.share(self.statuses, False)
+        handover.share([*self.statuses, *self._left], False)
+        for listener in self._left:
+            listener.close()
         if self._control is not None and self._control.path is not None:
             path = self._control.path.removesuffix(".2")
             try:
@@ -114,7 +117,8 @@ def _surroundings(composition: Composition, facts: Callable[[], Facts]) -> Surro
     return Surroundings(facts(), statsd, composition.enter_status, composition.logs.reopen)
 
 
-def _open_status(settings: Config, inherited: str) -> list[Listener]:
+def _open_status(settings: Config, inherited: str) -> tuple[list[Listener], list[Listener]]:
+    """What is served, and what of the inherited sockets is not."""
     there = handover.take_over(inherited)
     binds = [parse_bind(settings.status_bind)] if settings.status_bind else []
     try:
@@ -123,9 +127,7 @@ def _open_status(settings: Config, inherited: str) -> list[Listener]:
         for listener in there:
             listener.close()
         raise ListenError(f"status_bind: {error}") from None
-    for listener in revision.removed:  # if the old master goes on, it has its own copy
-        listener.close()
-    return revision.listeners
+    return revision.listeners, revision.removed
 
 
 def _open_control(settings: Config, upgrading: bool) -> Listener | None:

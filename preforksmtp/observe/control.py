@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import selectors
 import socket
 import struct
@@ -20,12 +21,14 @@ import time
 from typing import TYPE_CHECKING
 
 from preforksmtp.observe.orders import Orders, Refused, Steps
+from preforksmtp.prefork.pool import EXHAUSTED
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master import Master
 
 MOST = 16  # connections at once
 LINE = 4096  # bytes of an order
+PAUSE = 1.0  # seconds until the next accept() after one for which there was no descriptor
 SLOW = 5.0  # seconds for the line to come, and for the answer to be taken
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
@@ -37,7 +40,8 @@ class Control:
         self._listener = listener
         self._orders = orders
         self._connections: list[_Connection] = []
-        self._registered = False
+        self._registered = False  # at the selector; not while it would only ring for want of descriptors
+        self._register_at = 0.0
 
     def attend(self, master: Master) -> None:
         """Before the master runs."""
@@ -48,24 +52,33 @@ class Control:
         master.on_end.append(self._end)
 
     def _round(self) -> None:
-        if not self._registered:
+        if not self._registered and time.monotonic() >= self._register_at:
             self._registered = True
             self._master.wakeup.selector.register(self._listener, selectors.EVENT_READ)
-        self._accept()
+        if self._registered:
+            self._accept()
         for connection in list(self._connections):
             try:
                 connection.advance(self._orders)
             except OSError:  # it went away
                 connection.over = True
+            if (connection.over or connection.deaf) and connection.registered:
+                connection.registered = False
+                self._master.wakeup.selector.unregister(connection.socket)
             if connection.over:
-                self._forget(connection)
+                self._connections.remove(connection)
+                connection.close()
 
     def _accept(self) -> None:
         for _ in range(MOST):  # the rest at the next round: others wait for the master as well
             try:
                 sock, _address = self._listener.accept()
-            except OSError:  # none is left, it is gone already, or no descriptor is
-                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:  # it stays in the queue, and the selector would ring all the time
+                    self._master.log.error("control: cannot accept: %s", error.strerror)
+                    self._registered, self._register_at = False, time.monotonic() + PAUSE
+                    self._master.wakeup.selector.unregister(self._listener)
+                return  # none is left, or it is gone already
             if len(self._connections) >= MOST or not _is_heard(sock):
                 sock.close()
                 continue
@@ -73,11 +86,6 @@ class Control:
             connection = _Connection(sock)
             self._connections.append(connection)
             self._master.wakeup.selector.register(sock, selectors.EVENT_READ)
-
-    def _forget(self, connection: _Connection) -> None:
-        self._connections.remove(connection)
-        self._master.wakeup.selector.unregister(connection.socket)
-        connection.close()
 
     def _close_in_child(self) -> None:
         self._listener.close()
@@ -96,6 +104,8 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.over = False
+        self.deaf = False  # it says nothing more, but may still wait for the answer
+        self.registered = True  # at the selector
         self._line = b""
         self._steps: Steps | None = None
         self._stops = False  # the order is to stop
@@ -104,12 +114,17 @@ class _Connection:
 
     def advance(self, orders: Orders) -> None:
         """Each round. OSError: it went away."""
-        self._read()
+        if not self.deaf:
+            self._read()
+        elif _is_gone(self.socket):
+            self.over = True
         if self.over:
             return
         if self._steps is None and self._answer is None:
             if b"\n" in self._line:
                 self._begin(orders)
+            elif self.deaf:
+                self.over = True
             elif len(self._line) > LINE:
                 self._refuse(f"an order has at most {LINE} bytes")
         if self._steps is not None:
@@ -135,10 +150,10 @@ class _Connection:
                 self._send()
 
     def _read(self) -> None:
-        """What has come, so that the selector is quiet again. An end of file while an order runs: nobody waits."""
+        """What has come, so that the selector is quiet again. An end of file is no more than that: `nc -N` waits."""
         with contextlib.suppress(BlockingIOError):
             data = self.socket.recv(LINE + 1)
-            self.over = not data
+            self.deaf = not data
             if self._answer is None and self._steps is None:
                 self._line += data
 
@@ -183,6 +198,13 @@ class _Connection:
             while self._answer:
                 self._answer = self._answer[self.socket.send(self._answer) :]
             self.over = True
+
+
+def _is_gone(sock: socket.socket) -> bool:
+    """Both directions are closed."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
 
 
 def _is_heard(sock: socket.socket) -> bool:

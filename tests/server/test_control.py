@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import stat
@@ -357,6 +358,42 @@ def test_rubbish_and_clients_that_leave_cost_nothing(serve: Serve, ctl: Ctl, tmp
     wait_until(lambda: descriptors(server.pid) == before, "no descriptor left")
     assert len(ctl.workers()) == 1
     assert "Traceback" not in server.output
+
+
+def test_a_client_that_says_no_more_still_gets_its_answer(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    """As `echo ... | nc -N -U` does."""
+    server = begin(serve)
+    before = server.children()
+    with connected(tmp_path) as sock:
+        sock.sendall(b'{"order": ["reload"]}\n')
+        sock.shutdown(socket.SHUT_WR)
+        assert json.loads(read(sock)) == {"ok": True, "result": "reloaded: 1 workers"}
+    assert not server.children() & before
+    with connected(tmp_path) as sock:
+        sock.shutdown(socket.SHUT_WR)  # and no order at all
+        assert read(sock) == b""
+
+
+def test_an_order_outlives_its_client(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    before = descriptors(server.pid)
+    with connected(tmp_path) as sock:
+        sock.sendall(b'{"order": ["reload"]}\n')
+        server.wait_for("reloading")
+    server.wait_for("reload done")
+    wait_until(lambda: descriptors(server.pid) == before, "its connection is closed")
+
+
+def test_without_descriptors_the_master_does_not_spin(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    limit = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (descriptors(server.pid), limit[1]))
+    with connected(tmp_path) as sock:
+        sock.sendall(b'{"order": ["show", "listeners"]}\n')
+        server.wait_for("control: cannot accept: Too many open files", count=2)  # a second apart, and not at once
+        assert len(server.matches("cannot accept")) <= 3
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limit)
+        assert json.loads(read(sock))["ok"] is True
 
 
 def test_no_server(ctl: Ctl, tmp_path: Path) -> None:

@@ -352,6 +352,19 @@ def test_an_upgrade_refuses_nobody(serve: Serve, app: Path) -> None:
     assert not (app / "status").exists()
 
 
+def test_an_upgrade_to_a_program_without_it_leaves_no_file(serve: Serve, app: Path) -> None:
+    (app / "preforksmtp.conf.py").write_text("status_bind = 'unix:status'\n")
+    server = serve("-b", LOOPBACK, "app:handler").ready()
+    wait_until(lambda: (app / "status").exists(), "the socket")
+    (app / "preforksmtp.conf.py").write_text("")
+    server.send(signal.SIGUSR2)
+    assert server.process.wait(PATIENCE) == 0
+    new = int(server.wait_for(r"master (\d+): has taken over")[1])
+    wait_until(lambda: not (app / "status").exists(), "its file is gone")
+    os.kill(new, signal.SIGTERM)
+    wait_until(lambda: not server.group(), "all of it is gone")
+
+
 def test_it_leaves_with_its_master(serve: Serve, app: Path) -> None:
     server, _ = begin(serve, app)
     pid = status_pid(server)
