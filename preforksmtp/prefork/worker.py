@@ -234,6 +234,9 @@ class Worker:
             events = poll.poll(max(0.0, min(beat, self.drain.deadline - time.monotonic())) * 1000)
             now = time.monotonic()
             self._published.heartbeat = time.monotonic_ns()
+            # First: where handlers burn the processor, each system call below waits for the interpreter's lock again.
+            if respondent.respond(pool.seats):
+                self._ring()
             # getppid is the second line: a child of a hook in the master may hold the lifeline open
             if self._lifeline >= 0 and (self._lifeline in dict(events) or os.getppid() != self._master):
                 poll.unregister(self._lifeline)
@@ -246,8 +249,6 @@ class Worker:
             self._examine(pool, now)
             if affinity.possible and self.config.scheduling == "auto":
                 beat = affinity.look(pool.seats(), now)
-            if respondent.respond(pool.seats):
-                self._ring()
             if level != self._board.level:
                 level = self._board.level
                 self.log.setLevel(level or configured)
