@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 from .access import AccessLog, AccessRecord
 from .limits import Limiter, Visit
 from .net.bind import Bind
+from .net.listener import ACCEPT_TIMEOUT
 from .net.proxy import read_header
 from .net.resolver import Resolver
 from .net.wire import Wire
@@ -37,6 +39,7 @@ from .smtp.session import Endpoint, Session
 from .smtp.transaction import Transaction
 from .transcript import TranscribedWire, Transcript
 
+INHERITED = ACCEPT_TIMEOUT if sys.platform == "linux" else 0.0  # the SO_RCVTIMEO of a socket just accepted
 BODY_HOOKS = ("message", "stream")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -148,6 +151,7 @@ class Service:
             min(rules.command_timeout, rules.data_timeout),
             terms.context,
             time.monotonic() + terms.session_timeout if terms.session_timeout else 0.0,
+            INHERITED,
         )
         local = terms.local
         session = Session(

@@ -52,8 +52,16 @@ class Wire:
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, drain: Drain, timeout: float, context: ssl.SSLContext | None = None, end: float = 0.0
+        self,
+        sock: socket.socket,
+        drain: Drain,
+        timeout: float,
+        context: ssl.SSLContext | None = None,
+        end: float = 0.0,
+        inherited: float = 0.0,
     ) -> None:
+        """`inherited`: the SO_RCVTIMEO that the socket has of its listener; 0 = none. It does for clients that answer
+        at once; the first read that is not answered within it sets the one that is wanted."""
         self._sock = sock
         self._recv = sock.recv
         self._send = sock.sendall
@@ -68,7 +76,11 @@ class Wire:
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
         self.timeout = timeout
-        self._set_kernel_timeout(timeout)
+        if 0.0 < inherited <= timeout:
+            self._kernel = inherited
+            self._ordinary = not end
+        else:
+            self._set_kernel_timeout(timeout)
 
     @property
     def draining(self) -> bool:

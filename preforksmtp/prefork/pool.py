@@ -259,7 +259,7 @@ class Pool:
         while True:
             if drain.requested and self._drained(post):
                 return None
-            if self._surplus and self._dismissed():
+            if self._surplus and self._dismissed(seat):
                 return None
             if len(post.idle) >= SPARE and self._sit(seat, post):
                 continue
@@ -349,10 +349,13 @@ class Pool:
                 return post
         raise BlockingIOError
 
-    def _dismissed(self) -> bool:
+    def _dismissed(self, seat: Seat) -> bool:
+        """May this thread leave? Not the last one that waits somewhere, unless all are to leave."""
         with self._lock:
-            if self._surplus <= 0:
+            if self._surplus <= 0 or (self._accepting and not all(post.idle - {seat} for post in self._posts)):
                 return False
+            for post in self._posts:
+                post.idle.discard(seat)
             self._surplus -= 1
             return True
 

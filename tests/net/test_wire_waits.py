@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from preforksmtp.net.listener import prepare_socket
 from preforksmtp.net.wire import Wire
 from preforksmtp.prefork.seat import Drain
 from tests.certificates import Certificate, make_certificate
@@ -115,3 +118,33 @@ def test_pause_since_a_time_that_is_over_ends_at_once(pair: Pair) -> None:
     begun = time.monotonic()
     pair.wire.pause(LONG, begun - LONG)
     assert time.monotonic() - begun < LONG / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a socket has no timeout of its listener")
+@pytest.mark.parametrize("method", ["read_line", "read_block"])
+def test_the_timeout_that_a_socket_has_of_its_listener_is_not_the_clients(method: str) -> None:
+    """The first read that takes longer sets the one that is meant."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    prepare_socket(listener)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(SHORT))
+    with listener, socket.create_connection(listener.getsockname(), PATIENCE) as client:
+        drain, sock = Drain(), listener.accept()[0]
+        inherited = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)  # in whole ticks of the kernel
+        wire = Wire(sock, drain, LONG, inherited=SHORT)
+        read = getattr(wire, method)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) == inherited, "nobody has set it"
+        client.sendall(b"one\r\n")
+        assert read(100, LONG) == b"one\r\n"
+        with pytest.raises(TimeoutError):
+            read(100, 2 * SHORT)
+        late = threading.Timer(3 * SHORT, client.sendall, (b"two\r\n",))
+        late.start()
+        assert read(100, LONG) == b"two\r\n"
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) != inherited
+        late.join()
+        wire.close(False)
+        drain.close()
+
+
+def timeval(seconds: float) -> bytes:
+    return struct.pack("ll", 0, int(seconds * 1e6))

@@ -121,6 +121,7 @@ def answer(line: str, index: int, seat: Seat) -> object:
     if line == "cpu":
         return time.process_time()
     if line == "sleep":
+        print("sleeping", flush=True)
         time.sleep(3600)
     if line == "recurse":
         return recurse()

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import os
 import signal
 import socket
 
 import pytest
 
+from preforksmtp.prefork.pool import Pool
+from preforksmtp.prefork.scoreboard import Scoreboard
+from preforksmtp.prefork.seat import Drain, Seat
 from tests.prefork.conftest import Start
 from tests.processes import Client, wait_until
 
@@ -182,6 +186,7 @@ def test_session_is_cut_at_graceful_timeout(start: Start) -> None:
     server = start(graceful_timeout=0.8).ready()
     with server.connect() as client:
         client.send("sleep")
+        server.wait_for("^sleeping$")
         assert server.stop(signal.SIGTERM) == 0
         assert client.read() == ""
     server.wait_for("time is up, 1 sessions cut off")
@@ -231,3 +236,18 @@ def test_whoever_waits_when_the_time_is_up_is_told(start: Start) -> None:
             assert client.read() == ""
         assert server.wait() == 0
     assert not server.matches("SIGABRT")
+
+
+def test_the_last_thread_that_waits_is_not_dismissed() -> None:
+    board, drain = Scoreboard(1, 4), Drain()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = Pool([listener], 4, board, board.slots[0], drain, logging.getLogger(__name__), lambda: None)
+        first, last = (Seat(row, drain) for row in board.slots[0].rows[:2])
+        pool._posts[0].idle.update((first, last))
+        pool._surplus = 5  # counted while some of them were already on their way out
+        assert pool._dismissed(first)
+        assert not pool._dismissed(last)
+        assert pool._posts[0].idle == {last}
+        pool.stop_accepting()  # all are to leave
+        assert pool._dismissed(last)
+    drain.close()

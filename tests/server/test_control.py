@@ -197,7 +197,7 @@ def test_a_worker_that_hangs_in_c_has_its_stacks_in_the_log(serve: Serve, ctl: C
         assert ctl.ask("show", "sessions") == {"sessions": [], "silent": [worker]}
     finally:
         os.kill(worker, signal.SIGCONT)
-    server.wait_for(r'File ".*worker.py", line \d+ in _watch')
+    server.wait_for(r'File ".*worker.py", line \d+ in _live')
     assert ctl.ask("worker", "dump", str(worker))["threads"]  # it lives
 
 
