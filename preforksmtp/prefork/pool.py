@@ -41,7 +41,7 @@ from preforksmtp.prefork.seat import Drain, Seat
 Serve = Callable[[socket.socket, Any, int, Seat], None]
 TurnAway = Callable[[socket.socket, int], None]  # a connection, which it closes, and the index of its listener
 
-SPARE = 2  # waiting threads kept per listener
+SPARE = 3  # waiting threads kept per listener: with 2 every other session calls one from the bench (5 % of CPU in A)
 PATIENCE = 500  # ms a thread polls several listeners, or sits on the bench; the listeners' SO_RCVTIMEO does it for one
 # A handler may recurse deeply in C (sorted, json, ==): with 1 MiB CPython 3.10 to 3.13 die of a
 # segmentation fault where 8 MiB give RecursionError. It is address space, not memory: 20 KiB are resident.

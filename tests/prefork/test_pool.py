@@ -12,7 +12,7 @@ import socket
 
 import pytest
 
-from preforksmtp.prefork.pool import Pool
+from preforksmtp.prefork.pool import SPARE, Pool
 from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.seat import Drain, Seat
 from tests.prefork.conftest import Start
@@ -47,7 +47,7 @@ def test_threads_grow_to_the_limit_and_shrink_when_idle(start: Start) -> None:
             clients.pop().close()
             assert extra.read() == str(*server.children())  # served after all
     # One serves the question, SPARE wait.
-    wait_until(lambda: int(server.ask("threads")) <= 3, "shrunk")
+    wait_until(lambda: int(server.ask("threads")) <= 1 + SPARE, "shrunk")
     with contextlib.ExitStack() as stack:  # and grow again
         clients = [stack.enter_context(server.connect()) for _ in range(10)]
         assert len({client.ask("thread") for client in clients}) == 10
