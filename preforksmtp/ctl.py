@@ -143,6 +143,8 @@ def _sessions(result: Any) -> str:
     left_out = sum(line.get("left_out", 0) for line in result["sessions"])
     if left_out:
         lines.append(f"and {left_out} more")
+    faults = [line for line in result["sessions"] if "fault" in line]
+    lines += [f"worker {line['worker']} cannot say: {escape(line['fault'])}" for line in faults]
     if result["silent"]:
         lines.append(f"no answer from worker {', '.join(map(str, result['silent']))}")
     return "\n".join(lines)

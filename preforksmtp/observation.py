@@ -47,6 +47,8 @@ class Observation:
         self._measure_at = 0.0
         try:
             self.statuses, self._left = _open_status(settings, inherited)
+            for listener in self._left:  # the old master has its own copy, and the file is its as long as it serves
+                listener.close()
             self._control = _open_control(settings, upgrading)
         except BaseException:
             self.close()

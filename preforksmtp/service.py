@@ -39,7 +39,6 @@ from .smtp.session import Endpoint, Session
 from .smtp.transaction import Transaction
 from .transcript import TranscribedWire, Transcript
 
-INHERITED = ACCEPT_TIMEOUT if sys.platform == "linux" else 0.0  # the SO_RCVTIMEO of a socket just accepted
 BODY_HOOKS = ("message", "stream")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -59,6 +58,7 @@ class Terms:
     local: Endpoint | None  # of the listener, where it is one address
     reverse_dns_timeout: float  # 0: no look-up
     limiter: Limiter | None
+    inherited: float  # SO_RCVTIMEO of a connection just accepted; 0: none
 
 
 def make_terms(
@@ -113,6 +113,8 @@ def make_terms(
         local=None if local.host in ("0.0.0.0", "::") else local,
         reverse_dns_timeout=config.reverse_dns_timeout if config.reverse_dns else 0.0,
         limiter=limiter(config, rules) if limiter is not None else None,
+        # Linux hands it down to TCP connections, and to no other ones.
+        inherited=ACCEPT_TIMEOUT if sys.platform == "linux" and isinstance(address, tuple) else 0.0,
     )
 
 
@@ -151,7 +153,7 @@ class Service:
             min(rules.command_timeout, rules.data_timeout),
             terms.context,
             time.monotonic() + terms.session_timeout if terms.session_timeout else 0.0,
-            INHERITED,
+            terms.inherited,
         )
         local = terms.local
         session = Session(

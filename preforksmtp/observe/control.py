@@ -62,12 +62,21 @@ class Control:
                 connection.advance(self._orders)
             except OSError:  # it went away
                 connection.over = True
-            if (connection.over or connection.deaf) and connection.registered:
-                connection.registered = False
-                self._master.wakeup.selector.unregister(connection.socket)
+            self._listen_to(connection)
             if connection.over:
                 self._connections.remove(connection)
                 connection.close()
+
+    def _listen_to(self, connection: _Connection) -> None:
+        """Have the selector ring for what this connection waits for."""
+        wanted, selector = connection.waits_for(), self._master.wakeup.selector
+        if connection.events and not wanted:
+            selector.unregister(connection.socket)
+        elif wanted and not connection.events:
+            selector.register(connection.socket, wanted)
+        elif wanted != connection.events:
+            selector.modify(connection.socket, wanted)
+        connection.events = wanted
 
     def _accept(self) -> None:
         for _ in range(MOST):  # the rest at the next round: others wait for the master as well
@@ -83,9 +92,7 @@ class Control:
                 sock.close()
                 continue
             sock.setblocking(False)
-            connection = _Connection(sock)
-            self._connections.append(connection)
-            self._master.wakeup.selector.register(sock, selectors.EVENT_READ)
+            self._connections.append(_Connection(sock))
 
     def _close_in_child(self) -> None:
         self._listener.close()
@@ -105,7 +112,7 @@ class _Connection:
         self.socket = sock
         self.over = False
         self.deaf = False  # it says nothing more, but may still wait for the answer
-        self.registered = True  # at the selector
+        self.events = 0  # for which the selector rings
         self._line = b""
         self._steps: Steps | None = None
         self._stops = False  # the order is to stop
@@ -128,11 +135,17 @@ class _Connection:
             elif len(self._line) > LINE:
                 self._refuse(f"an order has at most {LINE} bytes")
         if self._steps is not None:
-            self._go_on()
+            self._go_on(orders.master.log)
         if self._answer is not None:
             self._send()
         if self._steps is None and time.monotonic() >= self._deadline:
             self.over = True
+
+    def waits_for(self) -> int:
+        if self.over:
+            return 0
+        reads = 0 if self.deaf else selectors.EVENT_READ
+        return reads | (selectors.EVENT_WRITE if self._answer else 0)
 
     def close(self) -> None:
         if self._steps is not None:
@@ -175,7 +188,7 @@ class _Connection:
         except Refused as refused:
             self._refuse(str(refused))
 
-    def _go_on(self) -> None:
+    def _go_on(self, log: logging.Logger) -> None:
         assert self._steps is not None
         try:
             next(self._steps)
@@ -183,6 +196,9 @@ class _Connection:
             self._reply({"ok": True, "result": done.value})
         except Refused as refused:
             self._refuse(str(refused))
+        except Exception:  # a fault of ours costs this order, and no other one
+            log.exception("control: an order failed")
+            self._refuse("it failed; see the error log")
 
     def _refuse(self, why: str) -> None:
         self._reply({"ok": False, "error": why})
@@ -197,6 +213,7 @@ class _Connection:
         with contextlib.suppress(BlockingIOError):
             while self._answer:
                 self._answer = self._answer[self.socket.send(self._answer) :]
+                self._deadline = time.monotonic() + SLOW
             self.over = True
 
 

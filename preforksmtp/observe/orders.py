@@ -111,9 +111,9 @@ class Orders:
         """As HUP; with preload that is an upgrade."""
         self._refuse_while_stopping()
         reload, upgrade = self.master.reload, self.master.upgrade
-        before = reload.awaited
+        before, under_way = reload.awaited, upgrade.pid
         self.master.actions[signal.SIGHUP]()
-        if upgrade.pid:
+        if upgrade.pid != under_way:  # preload
             return (yield from self._upgraded())
         if reload.awaited == before and not reload.busy:
             raise Refused(f"no reload: {upgrade.refusal() or upgrade.fault}")
@@ -133,8 +133,8 @@ class Orders:
         while (fault := reload.outcome(number)) is None:
             if self.master.stopping:
                 raise Refused("the server is stopping")
-            if reload.number > number:
-                raise Refused("given up, another reload has taken its place; see the error log")
+            if reload.number > number or reload.awaited < number or (reload.number == number and not reload.busy):
+                raise Refused("given up; see the error log")
             yield
         if fault:
             raise Refused(f"failed, former configuration and workers go on: {fault}")
@@ -227,6 +227,8 @@ class Orders:
         """Its replacement serves first."""
         self._refuse_while_stopping()
         worker = self._worker(pid)
+        if worker.generation is self.master.reload.candidate:
+            raise Refused(f"worker {pid} is the first one of a reload that is under way")
         if worker.reason or worker.replacing:
             raise Refused(f"worker {pid} is leaving already ({worker.reason or worker.replacing})")
         self.master.recycling.replace(worker, BY)

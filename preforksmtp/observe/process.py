@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SAMPLE = 1.0  # seconds between two samples
 POLL = 0.1  # seconds between two looks whether to stop accepting
 FAREWELL = 1.0  # seconds for the requests under way when it is told to leave
+MERCY = 4.0  # seconds after that until it is killed
 SILENT = 30.0  # seconds without a sample after which it is killed
 DELAYS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until the next attempt, after so many deaths in a row
 SETTLED = 60.0  # seconds after which a death is the first one again
@@ -65,6 +66,7 @@ class StatusProcess:
         self._begun = 0.0
         self._fork_at = 0.0
         self._leaving = False  # it was told to
+        self._kill_at = 0.0  # if it does not
         self._generation: Generation | None = None  # that it was forked for
         self._watched = 0  # samples seen
         self._watched_at = 0.0
@@ -81,6 +83,10 @@ class StatusProcess:
         master, now = self._master, time.monotonic()
         if master.succession is not None:
             return  # the old master's one answers on the same sockets
+        if now < master.judge_after:  # all of us were stopped
+            self._watched_at = now
+        if self.pid and self._leaving and now >= self._kill_at:
+            self._send(signal.SIGKILL)
         if master.stopping and master.shares_listeners():
             self._leave()  # an upgrade: the new master's one does
         elif not self.pid:
@@ -114,7 +120,7 @@ class StatusProcess:
         if self._generation is not None:
             self._generation.board.watched = False
             self._master.board.absorb()
-        if self._leaving or self._master.stopping:
+        if self._leaving:
             self._leaving, self._fork_at = False, now
             return
         self._deaths = 1 if now - self._begun > SETTLED else self._deaths + 1
@@ -125,7 +131,7 @@ class StatusProcess:
 
     def _leave(self) -> None:
         if self.pid and not self._leaving:
-            self._leaving = True
+            self._leaving, self._kill_at = True, time.monotonic() + FAREWELL + MERCY
             self._send(signal.SIGTERM)
 
     def _end(self) -> None:

@@ -34,10 +34,10 @@ Times = tuple[int, int]  # idle, all, in ticks
 class Affinity:
     """One worker's. `slots`: all of them, for who is where."""
 
-    def __init__(self, slot: Slot, slots: Sequence[Slot]) -> None:
+    def __init__(self, slot: Slot, slots: Sequence[Slot], *, wanted: bool = True) -> None:
         self._slot = slot
         self._slots = slots
-        self._allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._allowed = _allowed() if wanted else []
         self._place = -1  # the processor where our session threads stay; -1: all that are allowed
         self._applied: dict[int, int] = {}  # thread or process, as the kernel numbers it -> the place it was given
         self._since = 0.0
@@ -72,7 +72,7 @@ class Affinity:
 
     def _reconsider(self, now: float) -> None:
         idle = self._idle(now)
-        if idle is not None and idle > IDLE:
+        if idle is None or idle > IDLE:
             self._hold = HOLD if now - self._since >= PROVEN else min(2 * self._hold, LONGEST_HOLD)
             self._hold_until = now + self._hold
             self._stay(-1)
@@ -125,6 +125,14 @@ class Affinity:
         self._times_at = now
         passed = self._times[1] - before[1]
         return (self._times[0] - before[0]) / passed if before[1] and passed > 0 else None
+
+
+def _allowed() -> list[int]:
+    """Processors that this process may use."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not Linux, or forbidden
+        return []
 
 
 def _interruptions() -> int:

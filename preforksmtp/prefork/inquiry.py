@@ -49,7 +49,11 @@ class Respondent:
         if question == self._slot.answer:
             return False
         lines = self._sessions(seats()) if question % _KINDS == SESSIONS else _stacks(seats())
-        self._pages.write(self._slot.index, _text(lines))
+        try:
+            text = _text(lines)
+        except Exception as error:  # what a handler made of its session, or of its modules
+            text = json.dumps({"fault": repr(error)}).encode()
+        self._pages.write(self._slot.index, text)
         self._slot.answer = question  # after the text
         return True
 
@@ -79,7 +83,7 @@ def _stacks(seats: Sequence[Seat]) -> Iterator[Line]:
 def _text(lines: Iterator[Line]) -> bytes:
     text, left_out = bytearray(), 0
     for line in lines:
-        encoded = json.dumps(line).encode() + b"\n"
+        encoded = json.dumps(line, default=str).encode() + b"\n"
         if left_out or len(text) + len(encoded) > PAGE - _LAST_LINE:
             left_out += 1
         else:

@@ -95,7 +95,7 @@ class Master:
         self._quick = False
         self.ever_ready = False
         self._announced = False
-        self._judge_after = 0.0  # no verdict on silent workers before
+        self.judge_after = 0.0  # no verdict on silent workers before
         self._patience = PATIENCE
 
     @property
@@ -154,7 +154,7 @@ class Master:
         stopped = self.wakeup.wait(min(self.round_every, max(0.0, self._next_deadline() - time.monotonic())))
         if stopped:
             self.log.warning("the master was stopped for %.0f s", stopped)
-            self._judge_after = time.monotonic() + ASLEEP
+            self.judge_after = time.monotonic() + ASLEEP
 
     def _next_deadline(self) -> float:
         times = [worker.next_deadline() for worker in self.children.values()]
@@ -227,7 +227,7 @@ class Master:
             if worker.slot.state == scoreboard.DRAINING:  # somebody else's TERM, or its own request
                 steps = child.overdue(worker.generation.config.graceful_timeout)
                 worker.end(steps, OWN_ACCORD, asked=True)
-            elif now >= self._judge_after:
+            elif now >= self.judge_after:
                 reason, line = worker.silence(now)
                 if reason:  # ABRT: its stacks in the log say where it hangs
                     self.log.error("worker %d: %s", worker.pid, line)

@@ -64,6 +64,8 @@ class Reaper:
         if worker.asked:
             level = logging.INFO if status == 0 else logging.WARNING
             master.log.log(level, "worker %d %s (%s)", worker.pid, how, worker.reason)
+            if worker.generation is master.reload.candidate and not worker.ready_at:  # somebody's order
+                master.reload.died(worker, how)
         else:
             self._mourn(worker, status, how)
         master.hook("child_exit", worker, hooks=worker.generation.hooks)

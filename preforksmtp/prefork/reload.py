@@ -102,6 +102,7 @@ class Reload:
         except Exception:
             self._master.log.exception("master %d: reload given up", os.getpid())
             self.cancel()
+            self._end("given up, for a fault of the server itself")
 
     def _advance(self, now: float) -> None:
         if self._rehearsal is not None:

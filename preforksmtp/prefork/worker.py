@@ -227,7 +227,7 @@ class Worker:
         poll.register(self._signals.fileno(), select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
         respondent = Respondent(self._published, self._board.pages, self.describe)
-        affinity = Affinity(self._published, self._board.slots)
+        affinity = Affinity(self._published, self._board.slots, wanted=self.config.scheduling == "auto")
         configured, level, beat = self.log.level, 0, CALM
         next_shrink = time.monotonic() + SHRINK_EVERY
         while not self._finished(pool):
@@ -247,7 +247,7 @@ class Worker:
             if self._asked and not self.drain.requested:
                 self._begin_drain(pool, self._asked, self.config.graceful_timeout)
             self._examine(pool, now)
-            if affinity.possible and self.config.scheduling == "auto":
+            if affinity.possible:
                 beat = affinity.look(pool.seats(), now)
             if level != self._board.level:
                 level = self._board.level

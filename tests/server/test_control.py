@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import selectors
 import signal
 import socket
 import stat
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from preforksmtp.observe.control import _Connection
 from tests.processes import PATIENCE, ROOT, descriptors, wait_until
 from tests.processes import stat as process_stat
 from tests.server.conftest import LOOPBACK, Serve, Server, Talk
@@ -28,11 +30,26 @@ APP = """
 import os, time
 from preforksmtp import Handler
 
+class Odd:
+    def __repr__(self):
+        return "odd"
+
+    def __str__(self):
+        if os.path.exists("odd"):
+            raise RuntimeError("as asked")
+        return "odd"
+
 class Mail(Handler):
     @classmethod
     def start(cls, worker):
         if os.path.exists("broken"):
             raise RuntimeError("as asked")
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+
+    def helo(self, name):
+        if name == "odd.example.com":
+            self.session.user = Odd()
 
     def message(self, message):
         while os.path.exists("hold"):
@@ -199,6 +216,71 @@ def test_a_worker_that_hangs_in_c_has_its_stacks_in_the_log(serve: Serve, ctl: C
         os.kill(worker, signal.SIGCONT)
     server.wait_for(r'File ".*worker.py", line \d+ in _live')
     assert ctl.ask("worker", "dump", str(worker))["threads"]  # it lives
+
+
+def test_what_a_handler_makes_of_its_session_hurts_nobody(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    with Talk(server.port()) as talk:
+        talk.ask("EHLO odd.example.com")
+        assert ctl.ask("show", "sessions")["sessions"][0]["user"] == "odd"
+        (tmp_path / "odd").touch()
+        (answer,) = ctl.ask("show", "sessions")["sessions"]
+        assert answer["fault"] == "RuntimeError('as asked')"
+        assert ctl.run("show", "sessions").returncode == 0
+        assert talk.ask("NOOP").startswith("250")
+
+
+def test_the_first_worker_of_a_reload_may_be_killed(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    (old,) = server.children()
+    (tmp_path / "hold").touch()
+    with connected(tmp_path) as sock:
+        sock.sendall(b'{"order": ["reload"]}\n')
+        wait_until(lambda: len(ctl.workers()) == 2, "the first new worker boots")
+        (new,) = set(ctl.workers()) - {old}
+        assert "is the first one of a reload" in ctl.refusal("worker", "drain", str(new))
+        assert ctl.ask("worker", "kill", str(new)) == f"worker {new} is gone"
+        answer = json.loads(read(sock))
+        assert answer["ok"] is False
+        assert "before it was ready" in answer["error"]
+    (tmp_path / "hold").unlink()
+    assert ctl.ask("reload") == "reloaded: 1 workers"
+    assert old not in ctl.workers()
+
+
+def test_a_reload_that_winch_drops_has_an_outcome(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    server = begin(serve)
+    (tmp_path / "hold").touch()
+    with connected(tmp_path) as first, connected(tmp_path) as second:
+        first.sendall(b'{"order": ["reload"]}\n')
+        wait_until(lambda: len(ctl.workers()) == 2, "the first new worker boots")
+        second.sendall(b'{"order": ["reload"]}\n')
+        server.wait_for("another will follow")
+        server.send(signal.SIGWINCH)
+        assert json.loads(read(first))["ok"] is False
+        assert json.loads(read(second))["ok"] is False
+    (tmp_path / "hold").unlink()
+
+
+def test_a_big_answer_to_a_slow_reader() -> None:
+    server, client = socket.socketpair()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server.setblocking(False)
+    connection = _Connection(server)
+    connection._reply({"ok": True, "result": "x" * 500_000})
+    orders: Any = None
+    received = b""
+    with server, client:
+        while not connection.over:
+            assert connection.waits_for() & selectors.EVENT_WRITE or not received
+            connection.advance(orders)
+            received += client.recv(3000)
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while data := client.recv(65536):
+                received += data
+    assert len(json.loads(received)["result"]) == 500_000
+    assert connection.waits_for() == 0
 
 
 def test_log_level(serve: Serve, ctl: Ctl) -> None:

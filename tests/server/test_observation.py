@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -363,6 +364,32 @@ def test_an_upgrade_to_a_program_without_it_leaves_no_file(serve: Serve, app: Pa
     wait_until(lambda: not (app / "status").exists(), "its file is gone")
     os.kill(new, signal.SIGTERM)
     wait_until(lambda: not server.group(), "all of it is gone")
+
+
+def test_an_upgrade_to_another_port_lets_go_of_the_old_one(serve: Serve, app: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        old, new = first.getsockname()[1], second.getsockname()[1]
+    (app / "preforksmtp.conf.py").write_text(f"status_bind = '127.0.0.1:{old}'\n")
+    server = serve("-b", LOOPBACK, "app:handler").ready()
+    wait_until(lambda: _answers(Status(old)), "the status process")
+    (app / "preforksmtp.conf.py").write_text(f"status_bind = '127.0.0.1:{new}'\n")
+    server.send(signal.SIGUSR2)
+    assert server.process.wait(PATIENCE) == 0
+    wait_until(lambda: _answers(Status(new)), "the new one")
+    with socket.socket() as sock:
+        assert sock.connect_ex(("127.0.0.1", old)) == errno.ECONNREFUSED
+    os.kill(Status(new).stats()["master"], signal.SIGTERM)
+    wait_until(lambda: not server.group(), "all of it is gone")
+
+
+def test_one_that_hangs_when_it_is_to_leave_is_killed(serve: Serve, app: Path) -> None:
+    server, status = begin(serve, app)
+    pid = status_pid(server)
+    os.kill(pid, signal.SIGSTOP)
+    server.send(signal.SIGHUP)
+    server.wait_for("reload done")
+    wait_until(lambda: pid not in processes(), "it is killed")
+    assert status.text("/livez") == "200 ok"
 
 
 def test_it_leaves_with_its_master(serve: Serve, app: Path) -> None:
