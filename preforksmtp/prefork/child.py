@@ -25,6 +25,7 @@ Steps = tuple[tuple[float, int], ...]
 
 SLACK = 1.0  # a worker ends itself at graceful_timeout, its exit callbacks included; then ABRT writes its stacks
 LIMIT = 2.0  # seconds after graceful_timeout at which it is killed
+HEARING = 2.0  # seconds in which a worker that was told to leave begins to, if it does not hang
 MERCY = 2.0  # seconds between ABRT and KILL for one that is silent
 
 ABORT: Steps = ((0.0, signal.SIGABRT), (MERCY, signal.SIGKILL))
@@ -59,6 +60,7 @@ class Child:
         self.reason = ""  # why it is being ended; "" = it is wanted
         self.replacing = ""  # why it will be ended as soon as its replacement serves; see recycling.py
         self.asked = False  # its end is nobody's fault: stop, retirement
+        self.ended_at = 0.0  # when the escalation under way began; monotonic
         self._steps: list[tuple[float, int]] = []  # (monotonic time, signal), still to come
 
     def end(self, steps: Steps, reason: str, *, asked: bool) -> None:
@@ -66,6 +68,7 @@ class Child:
         now = time.monotonic()
         self.reason = reason
         self.asked = asked
+        self.ended_at = now
         self._steps = [(now + delay, number) for delay, number in steps]
         self.escalate(now)
 
@@ -104,6 +107,10 @@ class Child:
         if self.slot.state == DRAINING:
             return self.slot.threads > self.slot.active()
         return self.slot.state == READY
+
+    def deaf(self, now: float) -> bool:
+        """Was it told to leave, and has not begun to? It will, unless it hangs: then nobody waits for it."""
+        return bool(self.reason) and self.slot.state == READY and now - self.ended_at < HEARING
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # reaped by a hook's own wait(): we notice at ours

@@ -116,7 +116,7 @@ class Reload:
         if self.candidate is not None:
             self._watch_canary(now)
         if self._rolling:
-            self._roll()
+            self._roll(now)
         if self._pending is not None and (not self.busy or (self._rolling and self._trouble)):
             self._rolling = False
             reason, self._pending = self._pending, None
@@ -209,8 +209,9 @@ class Reload:
         self._master.call(generation.plan.commit)
         self._master.promote(generation, reset=not self._reason)
 
-    def _roll(self) -> None:
-        """One more new worker if the last one is READY; as many old ones away as have a successor."""
+    def _roll(self, now: float) -> None:
+        """One more new worker if the last one is READY and the one before it has begun to drain, so that there is one
+        more than wanted, and not two, on a busy machine too; as many old ones away as have a successor."""
         master = self._master
         new = [worker for worker in master.serving() if worker.generation is master.current]
         old = [worker for worker in master.serving() if worker.generation is not master.current]
@@ -225,9 +226,10 @@ class Reload:
         surplus = len(ready) + len(old) - master.wanted
         for worker in old[: max(0, surplus)]:
             worker.retire("reload")
-        if len(ready) == len(new) < master.wanted and master.may_fork():
-            master.spawn(master.current)
         left = [worker for worker in master.children.values() if worker.generation is not master.current]
+        leaving = any(worker.deaf(now) for worker in left)
+        if len(ready) == len(new) < master.wanted and not leaving and master.may_fork():
+            master.spawn(master.current)
         if len(ready) >= master.wanted and not any(worker.accepting() for worker in left):
             self._rolling = False
             self._succeed(len(ready))

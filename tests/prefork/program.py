@@ -53,6 +53,7 @@ class Options:
     roll: bool = False  # on USR1
     slow_boot: float = 0.0
     hanging_hook: str = ""
+    hearing: float = 0.0  # 0: as it is
     mercy: float = 0.0  # seconds of slack, and again between ABRT and KILL; 0: as they are
 
 
@@ -189,6 +190,8 @@ def main() -> None:
     logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s", stream=sys.stderr)
     if options.shrink_every:
         worker.SHRINK_EVERY = options.shrink_every
+    if options.hearing:
+        child.HEARING = options.hearing
     if options.mercy:
         child.SLACK = child.MERCY = options.mercy
         child.LIMIT = 2 * options.mercy

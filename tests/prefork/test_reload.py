@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from preforksmtp.prefork.scoreboard import MESSAGES, Scoreboard
@@ -27,6 +28,33 @@ def test_one_new_worker_is_ready_before_an_old_one_leaves(start: Start) -> None:
         capacity -= "draining" in line
         assert 3 <= capacity <= 4, server.output
     assert capacity == 3
+
+
+def test_no_second_worker_too_many_while_an_old_one_has_yet_to_begin_draining(start: Start) -> None:
+    server = start(workers=3, hearing=60.0).ready()
+    old = server.children()
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    server.send(signal.SIGHUP)
+    server.wait_for(": ready after", count=4)
+    for _ in range(3):  # three rounds of the master
+        server.totals()
+    assert len(server.children()) == 4
+    for pid in old:
+        os.kill(pid, signal.SIGCONT)
+    server.wait_for("reload done, 3 workers")
+
+
+def test_a_roll_does_not_wait_for_a_worker_that_hangs(start: Start) -> None:
+    server = start(workers=2, hearing=0.2).ready()
+    old = server.children()
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    server.send(signal.SIGHUP)
+    server.wait_for(": ready after", count=4)
+    for pid in old:
+        os.kill(pid, signal.SIGCONT)
+    server.wait_for("reload done, 2 workers")
 
 
 def test_counters_go_on(start: Start) -> None:
