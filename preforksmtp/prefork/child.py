@@ -76,10 +76,15 @@ class Child:
         """Send what is due; the signals sent."""
         sent = []
         while self._steps and self._steps[0][0] <= now:
-            number = self._steps.pop(0)[1]
+            due, number = self._steps.pop(0)
             self.send(number)
             sent.append(number)
+            self.postpone(now - due)  # we are late: it is to have its time all the same
         return sent
+
+    def postpone(self, seconds: float) -> None:
+        """The steps to come. All of us were stopped so long, and it could not do what it was told to."""
+        self._steps = [(due + seconds, number) for due, number in self._steps]
 
     def silence(self, now: float) -> tuple[str, str]:
         """("boot_timeout" or "timeout", the line to log) once it has been silent for too long; ("", "") if not."""

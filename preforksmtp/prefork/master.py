@@ -155,6 +155,8 @@ class Master:
         if stopped:
             self.log.warning("the master was stopped for %.0f s", stopped)
             self.judge_after = time.monotonic() + ASLEEP
+            for worker in self.children.values():
+                worker.postpone(stopped)
 
     def _next_deadline(self) -> float:
         times = [worker.next_deadline() for worker in self.children.values()]

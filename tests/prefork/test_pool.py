@@ -183,7 +183,7 @@ def refused(port: int) -> bool:
 
 
 def test_session_is_cut_at_graceful_timeout(start: Start) -> None:
-    server = start(graceful_timeout=0.8).ready()
+    server = start(graceful_timeout=0.8, mercy=5.0).ready()
     with server.connect() as client:
         client.send("sleep")
         server.wait_for("^sleeping$")
@@ -194,7 +194,7 @@ def test_session_is_cut_at_graceful_timeout(start: Start) -> None:
 
 
 def test_stuck_exit_callback_is_left_behind(start: Start) -> None:
-    server = start(boot="stuck exit", graceful_timeout=0.8).ready()
+    server = start(boot="stuck exit", graceful_timeout=0.8, mercy=5.0).ready()
     assert server.stop(signal.SIGTERM) == 0
     server.wait_for("an exit callback takes too long")
     server.wait_for(r"exited with code 1 \(stop\)")
