@@ -1,8 +1,9 @@
 """What the master tells the service manager: systemd's sd_notify(3) protocol, and its watchdog.
 
 Runs in the master, from its loop: nothing here blocks, and nothing fails, for a message that cannot be sent is one that
-nobody reads. Without NOTIFY_SOCKET it costs one comparison a round. The variables are taken out of the environment, so
-that neither a worker nor a program it starts can speak in the master's name.
+nobody reads; a state, which is said once, is sent when there is room. Without NOTIFY_SOCKET it costs one comparison a
+round. The variables are taken out of the environment, so that neither a worker nor a program it starts can speak in the
+master's name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 STATUS_EVERY = 1.0  # seconds between two STATUS lines, at least
+STATES = 8  # that wait for room in the manager's socket; of more, the last ones
 EXTENSION = 10.0  # seconds that each EXTEND_TIMEOUT_USEC asks for; sent once a second
 
 
@@ -30,6 +33,7 @@ class ServiceManager:
         # What a successor (an upgrade) gets: the watchdog is not for one certain process any more.
         self.inheritance = {name: value for name, value in taken.items() if value and name != "WATCHDOG_PID"}
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._unsent: deque[str] = deque(maxlen=STATES)
         self._status = ""
         self._status_at = -STATUS_EVERY
         self._extended_at = -STATUS_EVERY
@@ -58,7 +62,7 @@ class ServiceManager:
         """The first generation serves."""
         if master.succession is None:
             self._ready = True
-            self.send("READY=1")
+            self._tell("READY=1")
 
     def reloading(self) -> None:
         """Not before the first READY: it would be taken for the end of the start, and the READY after it as well."""
@@ -66,23 +70,24 @@ class ServiceManager:
             return
         self._reloading = True
         # notify-reload waits for a RELOADING that is younger than its signal, by this clock.
-        self.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self, fault: str) -> None:
         """READY also after a failure: the former configuration serves."""
         self._fault = fault
         if self._reloading:
             self._reloading = False
-            self.send("READY=1")
+            self._tell("READY=1")
 
     def promoted(self) -> None:
         """This process has taken over from another master."""
         self._ready = True
-        self.send(f"MAINPID={os.getpid()}\nREADY=1")
+        self._tell(f"MAINPID={os.getpid()}\nREADY=1")
 
     def round(self, master: Master) -> None:
         """At the end of each full pass of the master's loop; so a loop that hangs does not feed the watchdog."""
         now = time.monotonic()
+        self._catch_up()
         if self._ping_every and now >= self._ping_at and self.send("WATCHDOG=1"):
             self._ping_at = now + self._ping_every
         if master.succession is not None:
@@ -91,6 +96,15 @@ class ServiceManager:
             self._stop(master, now)
         if now >= self._status_at + STATUS_EVERY:
             self._report(master, now)
+
+    def _tell(self, message: str) -> None:
+        if self._address:
+            self._unsent.append(message)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._unsent and self.send(self._unsent[0]):
+            self._unsent.popleft()
 
     def send(self, message: str) -> bool:
         """False: it could not be sent now."""

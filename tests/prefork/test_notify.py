@@ -218,10 +218,33 @@ def test_a_reload_before_the_first_ready_is_not_told(systemd: Systemd) -> None:
 # -- the running program
 
 
+def test_a_state_waits_for_room(systemd: Systemd) -> None:
+    """A manager that is busy does not read, and its socket holds but a few messages."""
+    manager = ServiceManager({"NOTIFY_SOCKET": systemd.address})
+    master = idle_master()
+    manager.attend(master)
+    while manager.send("WATCHDOG=1"):
+        pass
+    manager.ready(master)
+    manager.reloading()
+    manager.reloaded("")
+    assert not [text for text in systemd.pending() if text != "WATCHDOG=1"]
+    manager.round(master)
+    states = [text.partition("\n")[0] for text in systemd.pending()]
+    assert states[:3] == ["READY=1", "RELOADING=1", "READY=1"]
+
+
+def test_states_that_nobody_reads_are_not_kept_for_ever(address: str) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": address})
+    for _ in range(100):
+        manager.promoted()
+    assert len(manager._unsent) == notify.STATES
+
+
 def test_ready_after_the_first_generation_and_stopping(
     running: Callable[..., Server], systemd: Systemd, tmp_path: Path
 ) -> None:
-    server = running("-w", "2", WATCHDOG_USEC="100000")
+    server = running("-w", "2", WATCHDOG_USEC="1000000")
     server.wait_for(r"variables \[\]$", count=2)  # in both workers; they wait
     systemd.wait_for("STATUS=0/2 workers, 0 sessions")
     for _ in range(3):
