@@ -43,6 +43,11 @@ def load_app(text: str) -> Hooks:
         value = _call(text, _attribute(text, module, tree.func), tree)
     else:
         value = _attribute(text, module, tree)
+    return examine_app(text, value)
+
+
+def examine_app(text: str, value: Any) -> Hooks:
+    """What a function, a Handler subclass or a partial of one offers. `text` names it where it is no good: AppError."""
     try:
         return _hooks(text, value)
     except (ValueError, TypeError) as error:  # Handler.extensions

@@ -126,10 +126,25 @@ def load(
         errors += wrong
     given |= {name: (value, CMD_ARGS) for name, value in cmd_args.given.items()}
     given |= {name: (value, "command line") for name, value in command_line.given.items()}
+    return _join(given, errors, hooks, command_line.action, path)
+
+
+def make(values: Mapping[str, object], origin: str) -> Config:
+    """The defaults and these values of settings and hooks, as a config file may give them. ConfigError."""
+    given: Given = {name: (value, origin) for name, value in values.items() if name in BY_NAME}
+    hooks = {name: value for name, value in values.items() if name in HOOKS_BY_NAME}
+    known = (*BY_NAME, *HOOKS_BY_NAME)
+    errors = [f"{name}: no such setting{nearest(name, known)} ({origin})" for name in values if name not in known]
+    return _join(given, errors, hooks)
+
+
+def _join(
+    given: Given, errors: Sequence[str], hooks: dict[str, Any], action: str = "run", file: str | None = None
+) -> Config:
     values, origins, wrong = _parse({setting.name: (None, "default") for setting in SETTINGS} | given)
     if errors or wrong:
-        raise ConfigError(errors + wrong)
-    config = Config(values | hooks, origins, command_line.action, path)
+        raise ConfigError([*errors, *wrong])
+    config = Config(values | hooks, origins, action, file)
     wrong = cross_check(config)
     if wrong:
         raise ConfigError(wrong)

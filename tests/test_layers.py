@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "preforksmtp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("smtp", "net", "prefork", "handlers", "adapters", "observe")
 
+PLUGINS = {"preforksmtp.pytest_plugin": {"pytest"}}  # imported by pytest only
+
 
 def name_of(file: Path) -> str:
     parts = ["preforksmtp", *file.relative_to(PACKAGE).with_suffix("").parts]
@@ -69,7 +71,8 @@ def test_this_reads_what_is_there():
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_nothing_but_the_standard_library(file):
-    foreign = {name for name in imports(file) if top(name) not in sys.stdlib_module_names | {"preforksmtp"}}
+    known = sys.stdlib_module_names | {"preforksmtp"} | PLUGINS.get(name_of(file), set())
+    foreign = {name for name in imports(file) if top(name) not in known}
     assert foreign == set()
     assert not {top(name) for name in imports(file)} & {"asyncio", "distutils", "imp", "smtpd", "asyncore", "asynchat"}
 
@@ -112,6 +115,10 @@ def test_handlers_know_the_public_names_only(file):
 
     allowed = {f"preforksmtp.{name}" for name in preforksmtp.__all__}
     assert {name for name in own(file) if name not in allowed and not name.startswith(f"{package_of(file)}.")} == set()
+
+
+def test_no_plugin_is_imported_by_us():
+    assert not {name for file in FILES for name in own(file) if any(name.startswith(plugin) for plugin in PLUGINS)}
 
 
 def test_only_the_service_joins_protocol_and_network():
