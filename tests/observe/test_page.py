@@ -330,10 +330,18 @@ def insert_facts(pair: tuple[Snapshot, list[Sample]]) -> tuple[Snapshot, Facts, 
     return pair[0], FACTS, pair[1]
 
 
-def test_a_worker() -> None:
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The moment in which all of a test takes place: what was 6 s ago does not become 6.1 s."""
+    now = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now)
+    return now
+
+
+def test_a_worker(frozen: int) -> None:
     board, (slot,) = board_of(rows=4)
     slot.limit, slot.rss, slot.cpu, slot.retire, slot.generation = 4, 52_400_000, 2_540_000_000, AGE, 3
-    slot.rows[0][SINCE] = slot.rows[1][SINCE] = time.monotonic_ns() - 65_000_000_000
+    slot.rows[0][SINCE] = slot.rows[1][SINCE] = frozen - 65_000_000_000
     slot.rows[0][SESSIONS], slot.rows[3][MESSAGES] = 12_345, 7
     shown = Page(render(at(board, NOW), FACTS, []))
     assert shown.row("100") == [
@@ -346,11 +354,10 @@ def test_a_worker() -> None:
     ("silent", "longest", "warnings"),
     [(4, 9, []), (6, 9, ["⚠ 6.0 s"]), (4, 11, ["⚠ 11 s"]), (6, 11, ["⚠ 6.0 s", "⚠ 11 s"]), (4, 0, [])],
 )
-def test_workers_that_deserve_attention(silent: int, longest: int, warnings: list[str]) -> None:
+def test_workers_that_deserve_attention(frozen: int, silent: int, longest: int, warnings: list[str]) -> None:
     board, (slot,) = board_of()
-    now = time.monotonic_ns()
-    slot.heartbeat = now - silent * 10**9
-    slot.longest = now - longest * 10**9 if longest else 0
+    slot.heartbeat = frozen - silent * 10**9
+    slot.longest = frozen - longest * 10**9 if longest else 0
     shown = Page(render(at(board, NOW), FACTS, []))
     assert [cell for cell in shown.row("100") if "⚠" in cell] == warnings
     assert len(shown.all("td", **{"class": "warn"})) == len(warnings)
@@ -505,13 +512,14 @@ def test_it_is_quick() -> None:
     snapshot, samples = at(board, NOW), history.samples()
     assert len(samples) == 900
     best = min(timed(lambda: render(snapshot, FACTS, samples)) for _ in range(10))
-    assert best < 0.05  # 8 ms were measured; a busy machine may take longer
+    assert best < 0.05  # 8 ms were measured
 
 
 def timed(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    """Of the processor: what others take of it does not count."""
+    begun = time.thread_time()
     action()
-    return time.perf_counter() - begun
+    return time.thread_time() - begun
 
 
 @pytest.mark.parametrize(

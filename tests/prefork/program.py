@@ -24,7 +24,7 @@ from preforksmtp.prefork import child, worker
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.master import Master
 from preforksmtp.prefork.pool import Serve
-from preforksmtp.prefork.scoreboard import MESSAGES
+from preforksmtp.prefork.scoreboard import MESSAGES, READY
 from preforksmtp.prefork.seat import Seat
 from preforksmtp.prefork.worker import BootFailed, Worker
 
@@ -51,10 +51,12 @@ class Options:
     shrink_every: float = 0.0
     before_fork: str = ""
     roll: bool = False  # on USR1
-    slow_boot: float = 0.0
+    gate: str = ""  # no worker gets past its boot while this file is there
     hanging_hook: str = ""
     hearing: float = 0.0  # 0: as it is
     mercy: float = 0.0  # seconds of slack, and again between ABRT and KILL; 0: as they are
+    last_words: float = 0.0  # seconds for exit callbacks, and of a quick stop until KILL; 0: as they are
+    farewell: float = 0.0  # 0: as it is
 
 
 class Listeners:
@@ -151,15 +153,16 @@ def boot_of(options: Options) -> Any:
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + options.files,) * 2)
         if options.boot == "the first only" and worker.slot > 0:
             raise BootFailed(4, "the app is broken now")
-        time.sleep(options.slow_boot)
-        fail(options.boot)
+        while options.gate and os.path.exists(options.gate):
+            time.sleep(0.005)
+        fail(options.boot, worker)
         worker.turn_away = turn_away
         return serve
 
     return boot
 
 
-def fail(how: str) -> None:
+def fail(how: str, worker: Worker) -> None:
     if how.startswith("code "):
         raise BootFailed(int(how[5:]), "the app is broken")
     if how == "raise":
@@ -171,18 +174,24 @@ def fail(how: str) -> None:
     if how == "hang":
         time.sleep(3600)
     if how == "crash":  # as soon as it serves
-        threading.Thread(target=crash_when_ready, daemon=True).start()
+        threading.Thread(target=crash_when_ready, args=(worker,), daemon=True).start()
     if how == "stuck exit":
         import atexit
 
         atexit.register(time.sleep, 3600)
 
 
-def crash_when_ready() -> None:
-    while "session-1" not in {thread.name for thread in threading.enumerate()}:
+def crash_when_ready(worker: Worker) -> None:
+    while worker._published.state != READY:
         time.sleep(0.001)
-    time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def await_term() -> None:
+    """Between fork() and the handlers, where every signal is blocked: until TERM is there, or was lost."""
+    end = time.monotonic() + 10.0
+    while signal.SIGTERM not in signal.sigpending() and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 def main() -> None:
@@ -196,13 +205,18 @@ def main() -> None:
         child.SLACK = child.MERCY = options.mercy
         child.LIMIT = 2 * options.mercy
         child.ABORT = ((0.0, signal.SIGABRT), (options.mercy, signal.SIGKILL))
+    if options.last_words:
+        worker.LAST_WORDS = options.last_words
+        child.QUICK = ((0.0, signal.SIGQUIT), (options.last_words, signal.SIGKILL))
+    if options.farewell:
+        worker.FAREWELL = options.farewell
     log = logging.getLogger("preforksmtp")
     listeners = Listeners(options.listeners)
     if options.before_fork == "foreign":
         subprocess.Popen(["sh", "-c", "exit 3"])
     master = Master(options, listeners, boot_of(options), log)
     if options.before_fork == "slow fork":
-        os.register_at_fork(after_in_child=lambda: time.sleep(0.2))
+        os.register_at_fork(after_in_child=await_term)
     master.on_reopen.append(lambda: log.info("totals %s", json.dumps(master.board.totals())))
     if options.roll:
         master.on_reopen.append(lambda: master.roll("as asked"))

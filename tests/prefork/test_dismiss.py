@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -32,11 +33,14 @@ def test_a_roll_starts_nobody(start: Start, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_it_undoes_a_reload_under_way(start: Start, number: int) -> None:
-    server = start(workers=2, roll=True, slow_boot=0.5).ready()
+def test_it_undoes_a_reload_under_way(start: Start, tmp_path: Path, number: int) -> None:
+    gate = tmp_path / "gate"
+    server = start(workers=2, roll=True, gate=str(gate)).ready()
+    gate.touch()  # the first new worker is not ready before WINCH
     server.send(number)
     server.wait_for("forked, slot", count=3)
     dismissed(server)
     server.wait_for("failed, former configuration and workers go on: no workers are wanted any more")
+    gate.unlink()
     server.send(signal.SIGTTIN)
     wait_until(lambda: len(server.children()) == 1, "one worker")

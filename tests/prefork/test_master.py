@@ -16,22 +16,22 @@ from tests.processes import descriptors, stat, wait_until
 
 
 def test_term_when_idle(start: Start) -> None:
-    server = start(workers=3).ready()
+    server = start(workers=3, graceful_timeout=60).ready()  # stop() waits for less
     assert len(server.children()) == 3
-    before = time.monotonic()
     assert server.stop(signal.SIGTERM) == 0
-    assert time.monotonic() - before < 1.0
     assert len(server.matches("exit callback of")) == 3
+    assert len(server.matches(r"exited with code 0 \(stop\)")) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_quick_stop_does_not_wait_for_a_handler(start: Start, number: int) -> None:
-    server = start(workers=2, graceful_timeout=60).ready()
+    server = start(workers=2, graceful_timeout=60, last_words=60).ready()  # stop() waits for less
     with server.connect() as client:
         client.send("sleep")
-        before = time.monotonic()
+        server.wait_for("^sleeping$")
         assert server.stop(number) == 0
-        assert time.monotonic() - before < 2.0
+    assert server.matches("time is up, 1 sessions cut off")
+    assert len(server.matches(r"exited with code 0 \(stop\)")) == 2
 
 
 def test_quick_stop_tells_an_idle_session(start: Start) -> None:
@@ -44,22 +44,23 @@ def test_quick_stop_tells_an_idle_session(start: Start) -> None:
 
 
 def test_int_hurries_a_graceful_stop(start: Start) -> None:
-    server = start(graceful_timeout=60).ready()
+    server = start(graceful_timeout=60, last_words=60).ready()  # stop() waits for less
     with server.connect() as client:
         client.send("sleep")
+        server.wait_for("^sleeping$")
         server.send(signal.SIGTERM)
         server.wait_for("draining")
-        before = time.monotonic()
         assert server.stop(signal.SIGINT) == 0
-        assert time.monotonic() - before < 2.5
+    assert server.matches("time is up, 1 sessions cut off")
+    assert server.matches(r"exited with code 0 \(stop\)")
 
 
 def test_second_int_kills_at_once(start: Start) -> None:
-    server = start(boot="stuck exit").ready()
+    server = start(boot="stuck exit", last_words=60).ready()  # wait() waits for less: it is not the clock
     server.send(signal.SIGINT)
     server.wait_for("exit callback of")
     server.send(signal.SIGINT)
-    assert server.wait(timeout=1.0) == 0
+    assert server.wait() == 0
     server.wait_for(r"was killed by SIGKILL \(stop\)")
 
 
@@ -82,7 +83,6 @@ def test_int_to_a_worker_is_ignored(start: Start) -> None:
         signal.SIGTTOU,
     ):
         os.kill(pid, number)
-        os.kill(server.pid, signal.SIGWINCH)
     os.kill(pid, signal.SIGUSR1)
     server.wait_for(f"reopened in {pid}")  # so it has seen all the others
     assert server.ask("pid") == str(pid)
@@ -109,17 +109,18 @@ def test_a_frozen_worker_delays_a_stop_by_two_seconds(start: Start) -> None:
     os.kill(pid, signal.SIGSTOP)
     before = time.monotonic()
     assert server.stop(signal.SIGTERM) == 0
-    assert 2.2 <= time.monotonic() - before < 3.0
+    assert 2.2 <= time.monotonic() - before < 2.2 + 5.0  # the rest is for a busy machine
 
 
 @pytest.mark.parametrize("hook", ["child_exit", "when_ready"])
 def test_a_hanging_hook_does_not_delay_a_stop(start: Start, hook: str) -> None:
     server = start(workers=3, hanging_hook=hook, boot_timeout=60)
     server.wait_for("ready after", count=3)
-    before = time.monotonic()
     assert server.stop(signal.SIGTERM) == 0
-    assert time.monotonic() - before < (1.0 if hook == "when_ready" else 4.0)  # it has 2 s in all, then a look each
-    assert server.matches(f"hook {hook} was interrupted")
+    reasons = [found[1] for found in server.matches(rf"hook {hook} was interrupted after [\d.]+ s: (.*)")]
+    # During a stop it has 2 s in all, then a look each.
+    limits = [f"it took more than {seconds} s" for seconds in ("2", "0.25", "0.25")]
+    assert reasons == (["SIGTERM waits"] if hook == "when_ready" else limits)
 
 
 # -- deaths
@@ -130,8 +131,8 @@ def test_killed_worker_is_replaced_at_once_and_named(start: Start) -> None:
     files = descriptors(server.pid)
     (victim, _) = old = sorted(server.children())
     os.kill(victim, signal.SIGKILL)
-    server.wait_for(f"^ERROR worker {victim} was killed by SIGKILL$")
-    server.wait_for("ready after", count=3, timeout=0.9)
+    server.wait_for(f"^ERROR worker {victim} was killed by SIGKILL$")  # and no "next attempt"
+    server.wait_for("ready after", count=3)
     new = server.children()
     assert len(new) == 2
     assert new & set(old) == {old[1]}
@@ -141,13 +142,11 @@ def test_killed_worker_is_replaced_at_once_and_named(start: Start) -> None:
 
 @pytest.mark.parametrize("boot", ["ok", "hang"])
 def test_workers_leave_when_the_master_is_killed(start: Start, boot: str) -> None:
-    server = start(workers=2, boot=boot)
+    server = start(workers=2, boot=boot, graceful_timeout=60)  # wait_until() waits for less
     server.wait_for("booting", count=2) if boot == "hang" else server.ready()
-    before = time.monotonic()
     server.send(signal.SIGKILL)
-    server.process.wait()
+    server.wait()
     wait_until(lambda: not server.group(), "workers gone")
-    assert time.monotonic() - before < 1.5
     assert bool(server.matches("draining \\(the master died\\)")) == (boot == "ok")
 
 
@@ -179,9 +178,9 @@ def test_boot_failure_halts_a_master_that_never_served(start: Start, boot: str, 
 
 
 def test_boot_timeout_halts_a_master_that_never_served(start: Start) -> None:
-    server = start(boot="hang", boot_timeout=0.3)
+    server = start(boot="hang", boot_timeout=2)
     assert server.wait() == 3
-    server.wait_for("not ready after boot_timeout 0.3 s")
+    server.wait_for("not ready after boot_timeout 2 s")
     server.wait_for("in fail$")  # ABRT wrote the stack: where the import hangs
 
 
@@ -210,10 +209,10 @@ def test_crash_after_ready_backs_off(start: Start) -> None:
 
 
 def test_frozen_worker_is_killed_and_replaced(start: Start) -> None:
-    server = start(timeout=1.5, mercy=0.2).ready()
+    server = start(timeout=3, mercy=0.2).ready()
     (frozen,) = server.children()
     os.kill(frozen, signal.SIGSTOP)
-    server.wait_for(f"worker {frozen}: no heartbeat for timeout 1.5 s")
+    server.wait_for(f"worker {frozen}: no heartbeat for timeout 3 s")
     server.wait_for("ready after", count=2)  # the replacement does not wait for its end
     server.wait_for(f"worker {frozen}: still there, sent SIGKILL")
     server.wait_for(rf"worker {frozen} was killed by SIGKILL \(timeout\)")
@@ -221,13 +220,13 @@ def test_frozen_worker_is_killed_and_replaced(start: Start) -> None:
 
 
 def test_a_master_that_slept_does_not_blame_its_workers(start: Start) -> None:
-    server = start(timeout=1.5).ready()
+    server = start(timeout=3).ready()
     (worker,) = server.children()
     os.killpg(server.pid, signal.SIGSTOP)
     wait_until(lambda: (stat(server.pid) or "?")[0] == "T", "stopped")
-    time.sleep(3.2)  # the time asleep is what is tested
+    time.sleep(4)  # the time asleep is what is tested
     os.killpg(server.pid, signal.SIGCONT)
-    server.wait_for("the master was stopped for [34] s")
+    server.wait_for("the master was stopped for [4-9] s")
     assert server.ask("pid") == str(worker)
     assert not server.matches("no heartbeat")
 
@@ -256,7 +255,7 @@ def test_counters_survive_kill_9(start: Start) -> None:
 
 
 def test_signals_in_the_fork_window_are_not_lost(start: Start) -> None:
-    """A worker spends 0.2 s between fork() and its handlers; TERM to it and to the master must both count."""
+    """A worker stays between fork() and its handlers until TERM is there; one to the master must count as well."""
     server = start(before_fork="slow fork")
     server.wait_for("forked, slot 0")
     (worker,) = server.children()
@@ -273,8 +272,12 @@ def test_storm_of_signals_ends_in_the_right_state(start: Start) -> None:
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCHLD):
             server.send(number)
     assert server.totals()["sessions"] == 0
-    # For a moment there are more: the rehearsal of a reload, a new worker beside the one it replaces.
-    wait_until(lambda: len(server.children()) == 2, "two workers")
+    # No order is certain of signals that come together. This one is new: after its line all others are in the queue.
+    server.send(signal.SIGTTIN)
+    server.wait_for(r"\d workers wanted, was \d")
+    old = server.children()
+    server.send(signal.SIGHUP)  # whatever was last, a WINCH or a reload
+    wait_until(lambda: len(server.children()) == 2 and not old & server.children(), "two new workers")
     assert server.stop(signal.SIGTERM) == 0
 
 

@@ -19,7 +19,7 @@ def test_hup_replaces_every_worker(start: Start) -> None:
 
 
 def test_one_new_worker_is_ready_before_an_old_one_leaves(start: Start) -> None:
-    server = start(workers=3).ready()
+    server = start(workers=3, hearing=60.0).ready()  # a busy machine may be slow to tell them
     server.send(signal.SIGHUP)
     server.wait_for("reload done")
     capacity = 3

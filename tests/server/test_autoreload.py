@@ -65,6 +65,7 @@ def test_edit_break_and_mend(serve: Serve, app: Path) -> None:
     server.wait_for("reload done")
     assert version(server) == "2"
 
+    wait_until(lambda: len(server.children()) == 2, "old workers gone")
     workers = server.children()
     (app / "app.py").write_text("VERSION = 3\ndef handler(message\n")
     server.wait_for(r"ERROR\] reload: app\.py, line 2: .*; nothing is reloaded$")

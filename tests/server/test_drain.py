@@ -73,7 +73,9 @@ def test_everybody_in_the_queue_hears_421_though_every_thread_hangs(
         f"bind = ['smtp://{LOOPBACK}', 'smtps://{LOOPBACK}']\n"
         f"certfile, keyfile = {str(certificate.certfile)!r}, {str(certificate.keyfile)!r}\n"
     )
-    server = serve("--threads", "1", "--graceful-timeout", "0.5", "app").ready()
+    # Time to tell everybody, from a main thread that has to wait for a processor; it ends when nobody is left.
+    patch = "from preforksmtp.prefork import child, worker; worker.FAREWELL = 5; child.SLACK = child.LIMIT = 10"
+    server = serve("--threads", "1", "--graceful-timeout", "0.5", "app", patch=patch).ready()
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(Talk(server.port()))
         busy.begin_data()

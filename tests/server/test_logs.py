@@ -116,7 +116,7 @@ def test_log_config_and_a_broken_one(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "log.json").write_text('{"handlers": {"x": {"class": "no.such.Class"}}}')
     server.send(signal.SIGHUP)
     wait_until(lambda: "Unable to configure handler 'x'" in logged(), "the error")
-    assert server.worker() == old
+    wait_until(lambda: server.children() == {old}, "the old worker and nobody else")
     os.kill(old, signal.SIGKILL)  # its replacement has what was good
     wait_until(lambda: server.children() - {old}, "another worker")
     write_log_config(tmp_path, "new.log")

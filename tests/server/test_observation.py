@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
@@ -173,22 +174,22 @@ def test_no_worker(serve: Serve, app: Path) -> None:
 
 
 def test_it_answers_while_every_worker_burns_its_processor(serve: Serve, app: Path) -> None:
-    server, status = begin(serve, app, "-w", "4", "--threads", "4")
+    server, status = begin(serve, app, "-w", "2", "--threads", "4")
     (app / "spin").touch()
     try:
         talks = [Talk(server.port()) for _ in range(8)]
         for talk in talks:
             talk.begin_data()
             talk.send(b"\r\n.\r\n")
-        wait_until(lambda: status.stats()["sessions_active"] == 8, "all of them spin")
+        wait_until(lambda: status.stats()["sessions_active"] == 8, "all of them spin")  # with all threads there are
         times = []
-        for _ in range(20):
+        for _ in range(10):
             began = time.monotonic()
             assert status.text("/livez") == "200 ok"
             assert status.metrics()["preforksmtp_sessions_active"] == 8
             times.append(time.monotonic() - began)
         # 100 ms is what is promised of one; where four suites share the machine this only says that nobody waits.
-        assert sorted(times)[10] < 2.0
+        assert sorted(times)[5] < 2.0
     finally:
         (app / "spin").unlink()
     for talk in talks:
@@ -206,6 +207,22 @@ def insist(server: Server) -> None:
             return False
 
     wait_until(attempt, "a message is accepted")
+
+
+def kill_one(server: Server, status: Status) -> None:
+    """The youngest worker; if it was leaving anyway, another one."""
+
+    def youngest() -> int:
+        return max((worker["pid"] for worker in status.stats()["workers"]), default=0)
+
+    while True:
+        wait_until(youngest, "a worker")
+        if pid := youngest():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            end = server.wait_for(rf"worker {pid} (was killed by|exited with).*$")[0]
+            if "SIGKILL" in end and "(" not in end:  # nobody asked it to go
+                return
 
 
 class Scraper:
@@ -257,7 +274,7 @@ def test_counters_are_true_over_recycling_kills_and_reloads(serve: Serve, app: P
                 insist(server)
                 sent += 1
             if number % 8 == 3:
-                os.kill(max(pid for pid in server.children() if pid != status_pid(server)), signal.SIGKILL)
+                kill_one(server, status)
             if number == 20:  # 2 * 40 slots: a bigger scoreboard, and a new status process
                 (app / "preforksmtp.conf.py").write_text("workers = 14\n")
                 server.send(signal.SIGHUP)
@@ -266,7 +283,7 @@ def test_counters_are_true_over_recycling_kills_and_reloads(serve: Serve, app: P
         totals = status.stats()["totals"]
         assert totals["recipients"] == sent
         assert totals["sessions"] >= sent
-        assert totals["workers_died"] >= 4
+        assert totals["workers_died"] >= 5
         assert totals["workers_recycled"] >= 2
         assert totals["reloads"] == 1
         assert status.metrics()["preforksmtp_handler_seconds_count"] == sent
@@ -420,7 +437,8 @@ def test_slow_and_many_clients_do_not_keep_others_out_for_long(serve: Serve, app
     _, status = begin(serve, app)
     socks = [status.connect() for _ in range(40)]
     for sock in socks:
-        sock.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused already
+            sock.sendall(b"GET /livez HTTP/1.1\r\nX: ")
     refused = [sock for sock in socks[32:] if _ends(sock)]
     assert refused
     wait_until(lambda: _answers(status), "an answer, once the slow ones are cut off")

@@ -73,7 +73,8 @@ def test_low_port_and_key_of_root(folder: Path, certificate: Certificate) -> Non
         assert (message.stat().st_uid, message.stat().st_gid) == (NOBODY, NOBODY)
         server.send(signal.SIGHUP)  # reads the key again, keeps the port
         server.wait_for("reload done")
-        assert server.worker() != old
+        wait_until(lambda: old not in server.children(), "the old worker gone")
+        assert status(server.worker())["Uid"].split() == [str(NOBODY)] * 4
         deliver(port)
         assert server.stop() == 0
 

@@ -77,7 +77,7 @@ def test_new_settings(serve: Serve, app: Path) -> None:
     wait_until(lambda: (app / "error.log").exists() and "reload done" in (app / "error.log").read_text(), "reload")
     with Talk(server.port()) as talk:
         assert "new.example.com" in talk.greeting
-    assert len(server.children()) == 3
+    wait_until(lambda: len(server.children()) == 3, "old workers gone")
 
 
 def test_more_workers_and_threads_than_the_scoreboard_was_made_for(serve: Serve, app: Path) -> None:
@@ -199,7 +199,7 @@ FAILURES: dict[str, tuple[str, str | None, str]] = {
     "sys.exit": ("import sys\nsys.exit(0)\n", None, "sys.exit"),
     "os._exit": ("import os\nos._exit(0)\n", None, "evaluated the configuration exited with code 0"),
     "crash": ("import os\nos.kill(os.getpid(), 11)\n", None, "evaluated the configuration was killed by SIGSEGV"),
-    "hang": ("import time\ntime.sleep(3600)\n", None, "longer than boot_timeout 1 s"),
+    "hang": ("import time\ntime.sleep(3600)\n", None, "longer than boot_timeout 2 s"),
     "certificate": ("certfile = 'absent.pem'\n", None, "certfile absent.pem does not exist"),
     "bind": ("bind = '127.0.0.1:smtp'\n", None, "127.0.0.1:smtp"),
     "foreign address": ("bind = '192.0.2.1:2525'\n", None, "cannot listen on 192.0.2.1:2525"),
@@ -208,7 +208,7 @@ FAILURES: dict[str, tuple[str, str | None, str]] = {
     "app fails": ("", "import absent", "imports 'absent', which is not installed"),
     "app exits": ("", "import sys\nsys.exit(0)", "importing app raised SystemExit"),
     "app dies": ("", "import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL before it was ready"),
-    "app hangs": ("", "import time\ntime.sleep(3600)", "not ready after boot_timeout 1 s"),
+    "app hangs": ("", "import time\ntime.sleep(3600)", "not ready after boot_timeout 2 s"),
     "post_fork": ("def post_fork(server, worker):\n    1 / 0\n", None, "hook post_fork raised ZeroDivisionError"),
 }
 
@@ -216,12 +216,13 @@ FAILURES: dict[str, tuple[str, str | None, str]] = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_changes_nothing(serve: Serve, app: Path, name: str) -> None:
     config, code, line = FAILURES[name]
-    write_config(app, "boot_timeout = 1\n")
+    patience = "boot_timeout = 2\n" if "hang" in name else ""
+    write_config(app, patience)
     server = serve("app:handler").ready()
     workers = server.children()
     fds = descriptors(server.pid)
     with Load(("127.0.0.1", server.port()), app, clients=4) as load:
-        write_config(app, f"boot_timeout = 1\n{config}" if config != "workers = = 2\n" else f"\n{config}")
+        write_config(app, f"{patience}{config}")
         if code is not None:
             (app / "app.py").write_text(code)
         reload(server, "reload failed, former configuration and workers go on: ")
@@ -256,38 +257,39 @@ def test_an_address_in_use_fails_at_once(serve: Serve, app: Path) -> None:
         write_config(app, f"bind = ['127.0.0.1:0', '127.0.0.1:{port}', 'unix:c.sock']\n")
         before = time.monotonic()
         reload(server, f"reload failed.*cannot listen on 127.0.0.1:{port}: another program uses it")
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 4  # for which a start tries again
     assert not (app / "c.sock").exists()
+
+
+UNHURRIED = "boot_timeout = graceful_timeout = 60\n"  # a stop that waits for either ends too late for the test
 
 
 @pytest.mark.parametrize("where", ["config", "app"])
 def test_term_in_the_middle(serve: Serve, app: Path, where: str) -> None:
+    write_config(app, UNHURRIED)
     server = serve("app:handler").ready()
     hang = "import os, time\nos.write(2, b'hanging\\n')\ntime.sleep(3600)\n"
     if where == "config":
-        write_config(app, hang)
+        write_config(app, UNHURRIED + hang)
     else:
         (app / "app.py").write_text(hang)
     server.send(signal.SIGHUP)
     server.wait_for("^hanging$")
-    before = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - before < 1.0
 
 
 def test_the_master_waits_for_no_slow_config_file_when_it_must_stop(serve: Serve, app: Path) -> None:
     """The second evaluation, in the master, is interrupted by the signal."""
+    write_config(app, UNHURRIED)
     server = serve("app:handler").ready()
     write_config(
         app,
-        f"import os, time\nif os.getpid() == {server.pid}:\n"
+        f"{UNHURRIED}import os, time\nif os.getpid() == {server.pid}:\n"
         "    os.write(2, b'evaluating %d\\n' % os.getpid())\n    time.sleep(3600)\n",
     )
     server.send(signal.SIGHUP)
     server.wait_for(f"^evaluating {server.pid}$")
-    before = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - before < 2.0
 
 
 def test_kill_of_the_master_in_a_rehearsal_leaves_nobody(serve: Serve, app: Path) -> None:
@@ -321,7 +323,8 @@ def test_a_dead_worker_is_replaced_while_a_reload_hangs(serve: Serve, app: Path)
     server.wait_for("^hanging$")
     victim = min(old)
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: stat(victim) is None and len(server.children() - old) == 2, "a replacement", timeout=1.5)
+    wait_until(lambda: stat(victim) is None and len(server.children() - old) == 2, "a replacement")
+    assert not server.matches("next attempt|reload failed")  # at once, and not when the reload is given up
     assert version(server) == "1"
 
 

@@ -46,7 +46,7 @@ def wait_for_replacement(server: Program, old: int) -> None:
 
 def test_stuck_handler_is_named_and_its_worker_replaced(serve: Serve, tmp_path: Path) -> None:
     write_app(tmp_path)
-    server = serve("-b", "127.0.0.1:0", "app:Mail", "--handler-timeout", "0.3", "--graceful-timeout", "1").ready()
+    server = serve("-b", "127.0.0.1:0", "app:Mail", "--handler-timeout", "0.3", "--graceful-timeout", "4").ready()
     old, port = server.worker(), server.port()
     with Talk(port) as other, Talk(port) as stuck:
         assert other.ask("EHLO x").startswith("250")
@@ -91,12 +91,12 @@ def test_handler_that_returns_in_time_is_answered(serve: Serve, tmp_path: Path) 
 
 def test_loop_in_c_that_holds_the_interpreter(serve: Serve, tmp_path: Path) -> None:
     write_app(tmp_path)
-    server = serve("-b", "127.0.0.1:0", "app:Mail", "--timeout", "1").ready()
+    server = serve("-b", "127.0.0.1:0", "app:Mail", "--timeout", "3").ready()
     old, port = server.worker(), server.port()
     with Talk(port) as talk:
         talk.begin_data(recipient="loop@example.com")
         talk.send(b"Subject: x\r\n\r\n.\r\n")
-        server.wait_for(rf"worker {old}: no heartbeat for timeout 1 s")
+        server.wait_for(rf"worker {old}: no heartbeat for timeout 3 s")
         server.wait_for(r"Fatal Python error: Aborted")
         server.wait_for(r'app.py", line \d+ in loop')
         wait_until(lambda: is_gone(old), "the old worker reaped")

@@ -73,7 +73,7 @@ def test_steps_of_the_clock_kill_nobody(serve: Serve, tmp_path: Path) -> None:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     write_app(tmp_path)
-    server = serve("-b", "127.0.0.1:0", "-w", "2", "--timeout", "2", "--boot-timeout", "20", "app", env=fake).ready()
+    server = serve("-b", "127.0.0.1:0", "-w", "2", "--timeout", "20", "--boot-timeout", "20", "app", env=fake).ready()
     with Load(("127.0.0.1", server.port()), tmp_path, clients=4) as load:
         for number, step in enumerate(("+864000", "-864000", "+0"), start=1):
             clock.write_text(step)

@@ -113,7 +113,7 @@ HANGS = {
 )
 def test_a_new_program_that_hangs_is_given_up(serve: Serve, app: Path, what: str, preload: bool) -> None:
     """Wherever that is before its loop runs."""
-    settings = "boot_timeout = 1\n" + ("preload = True\n" if preload else "")
+    settings = "boot_timeout = 2\n" + ("preload = True\n" if preload else "")
     os.mkfifo(app / "pipe")
     write_config(app, settings)
     server = serve("app:handler").ready()
@@ -126,7 +126,7 @@ def test_a_new_program_that_hangs_is_given_up(serve: Serve, app: Path, what: str
     with Load(("127.0.0.1", port), app, clients=2) as load:
         server.send(signal.SIGHUP if preload else signal.SIGUSR2)
         new = int(server.wait_for(r"upgrading, the new master is (\d+)")[1])
-        server.wait_for(f"the new master {new} is not ready to begin after boot_timeout 1 s")
+        server.wait_for(f"the new master {new} is not ready to begin after boot_timeout 2 s")
         server.wait_for("the upgrade failed, this program goes on: the new master")
         assert stat(new) is None
         load.progress()
@@ -145,14 +145,14 @@ def test_a_new_program_that_hangs_is_given_up(serve: Serve, app: Path, what: str
 
 
 def test_a_longer_boot_timeout_of_the_new_configuration_holds(serve: Serve, app: Path) -> None:
-    write_config(app, "boot_timeout = 1\n")
+    write_config(app, "boot_timeout = 2\n")
     server = serve("app:handler").ready()
     with (app / "app.py").open("a") as file:
         file.write(f"{HOLD}hold()\n")
     write_config(app, "boot_timeout = 30\npreload = True\n")
     new = upgrade(server)
     server.wait_for("^held$")
-    wait_until(lambda: age(new) > 4, "an age at which the old master would have given it up")
+    wait_until(lambda: age(new) > 5, "an age at which the old master would have given it up")
     (app / "go").touch()
     server.wait_for(f"master {new}: has taken over")
     wait_gone(server.pid)
