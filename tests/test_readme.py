@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import smtplib
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from preforksmtp import Handler, arguments
+from preforksmtp.app import load_app
 from preforksmtp.ctl import _parser
 from preforksmtp.net.bind import SCHEMES
 from preforksmtp.observe.orders import ORDERS, Order
 from preforksmtp.smtp.extensions import KEYWORDS
 from preforksmtp.smtp.handler import _HOOKS
+from preforksmtp.testing import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()
 ]
+FILES = {
+    found[1]: found[0] for found in re.findall(r"```python\n(# (\w+\.py)\n.*?)```", README, re.DOTALL)
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("keyword", KEYWORDS)
@@ -45,6 +54,34 @@ def test_the_commands_are_understood(command: str) -> None:
         assert len(_parser().parse_args(words).order) >= 1
     else:
         arguments.parse(words)
+
+
+@pytest.mark.parametrize("app", ["app:handler", "mx:Mail", "store:Digest", "old:Inbox"])
+def test_the_applications_take_mail(app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = app.partition(":")[0]
+    (tmp_path / f"{name}.py").write_text(FILES[f"{name}.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with Server(app) as server, smtplib.SMTP(server.host, server.port) as client:
+            client.sendmail("me@example.com", ["you@example.com"], "Subject: hello\n\nIt works.")
+            assert len(server.messages) == 1
+    finally:
+        sys.modules.pop(name, None)
+
+
+def test_the_test_passes() -> None:
+    names: dict[str, Any] = {}
+    exec(FILES["test_mail.py"], names)
+    names["test_what_my_code_sends"]()
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if '"preforksmtp.' in line])
+def test_ready_made_handlers_take_these_arguments(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = shlex.split(command)[-1]
+    (tmp_path / "myapp.py").write_text("class MyHandler:\n    async def handle_DATA(self, *_):\n        return '250 OK'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda program: program)
+    load_app(app)
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.words)

@@ -49,7 +49,7 @@ class Handler:
         """A client has connected; called before the greeting. Reject with 554 or 421 (RFC 5321 section 3.1)."""
 
     def helo(self, name: str) -> None:
-        """HELO, EHLO or LHLO gave `name` (RFC 5321 section 4.1.1.1)."""
+        """HELO, EHLO or LHLO gave `name` (RFC 5321 section 4.1.1.1). `session.esmtp` says whether it was HELO."""
 
     def authenticate(self, username: str, password: str) -> bool:
         """Whether the password is right. Overriding it offers AUTH PLAIN and LOGIN (RFC 4954)."""

@@ -78,10 +78,15 @@ def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -
     name = name.strip()
     if not is_helo_name(name):
         raise Reject(reply.NEEDS_DOMAIN)
+    session, before = dialogue.session, dialogue.session.esmtp
+    session.esmtp = esmtp  # the hook may ask which of them it was
     if dialogue.hooks.helo:
-        dialogue.call("helo", dialogue.handler.helo, name)  # a refusal leaves the state as it was (section 4.1.4)
-    dialogue.session.helo = name
-    dialogue.session.esmtp = esmtp
+        try:
+            dialogue.call("helo", dialogue.handler.helo, name)
+        except Reject:  # whatever it raises: a refusal leaves the state as it was (section 4.1.4)
+            session.esmtp = before
+            raise
+    session.helo = name
     dialogue.reset()
 
 

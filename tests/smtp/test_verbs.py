@@ -163,6 +163,20 @@ def test_a_refused_helo_leaves_the_transaction():
     assert events == []
 
 
+def test_the_helo_hook_can_see_which_command_it_was():
+    seen = []
+
+    def note(handler, name):
+        seen.append((name, handler.session.helo, handler.session.esmtp))
+        if name == "liar":
+            raise Reject(550, "5.7.1 no")
+
+    spoken = talk(["HELO one.test", "EHLO liar"], recording(message=None, helo=note))
+    assert seen == [("one.test", "", False), ("liar", "one.test", True)]
+    assert (spoken.session.helo, spoken.session.esmtp) == ("one.test", False), "a refused one changes nothing"
+    assert talk(["EHLO two.test", "HELO liar"], recording(message=None, helo=note)).session.esmtp is True
+
+
 # --- hooks that answer a command
 
 

@@ -1,0 +1,261 @@
+"""aiosmtpd(handler): the Handler subclass that runs a handler written for aiosmtpd.
+
+Hooks are called as aiosmtpd calls them, coroutines and plain functions alike, in the one event loop of the worker, a
+thread of its own; the session's thread waits. Only what the foreign handler has is offered. Where it differs from
+aiosmtpd: an exception without handle_exception is logged and answered 451 by the session, not 500; a status that is no
+reply is logged and answered 500; of what handle_EHLO returns only a refusal counts; handle_QUIT is called at the end of
+every session; handle_NOOP never; authenticators hear of PLAIN, also where it was LOGIN.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+from preforksmtp import Handler, Reject, Reply
+from preforksmtp.adapters.aiosession import MECHANISMS, NEEDED_BY, Adapter
+from preforksmtp.adapters.wording import BadStatus, find, read_status
+
+# Seconds for tasks to end once they are cancelled. Where hooks are under way the worker is at its deadline, and has
+# half a second left; else there are only tasks that the handler has made, and the worker watches the time.
+_CUT_OFF, _FAREWELL = 0.3, 5.0
+
+
+def aiosmtpd(
+    handler: Any,
+    *arguments: Any,
+    authenticator: Any = None,
+    auth_callback: Any = None,
+    decode_data: bool = False,
+) -> type[Handler]:
+    """`handler`: an instance, a class, or where one is found, "module:attribute"; so are the two functions.
+
+    Of a class one instance is made in each worker, with `arguments`. The options are those of aiosmtpd's SMTP; with
+    `decode_data`, content is a str: UTF-8, other bytes as surrogates. Raises ValueError for what is no handler.
+    """
+    if isinstance(handler, str):
+        handler = find("aiosmtpd handler", handler)
+    if isinstance(authenticator, str):
+        authenticator = find("authenticator", authenticator)
+    if isinstance(auth_callback, str):
+        auth_callback = find("auth_callback", auth_callback)
+    for name, function in (("authenticator", authenticator), ("auth_callback", auth_callback)):
+        if function is not None and not callable(function):
+            raise ValueError(f"{name} must be a function, not {function!r:.100}")
+    _check(handler, arguments)
+    host = Host(handler, arguments, authenticator, auth_callback, decode_data)
+    unneeded = {name: vars(Handler)[name] for name, needing in NEEDED_BY.items() if not needing & host.hooks}
+    return type(host.name, (Adapter,), {"host": host, **unneeded})
+
+
+def _check(handler: Any, arguments: tuple[Any, ...]) -> None:
+    """ValueError for what cannot be a handler, or cannot be made."""
+    kind = handler if isinstance(handler, type) else type(handler)
+    foreign = kind.__module__.partition(".")[0] == "aiosmtpd"  # its Sink has no hook at all
+    if inspect.isroutine(handler) or inspect.ismodule(handler) or not (foreign or _hooks_of(handler)):
+        raise ValueError(f"{handler!r:.100} is no handler of aiosmtpd: it has no method such as handle_DATA")
+    if not isinstance(handler, type):
+        if arguments:
+            raise ValueError(f"{handler!r:.100} is an instance already: it takes no arguments")
+        return
+    if inspect.isabstract(handler):
+        missing = ", ".join(sorted(getattr(handler, "__abstractmethods__", ())))
+        raise ValueError(f"{handler.__name__} is abstract: derive a class from it with {missing}")
+    try:
+        inspect.signature(handler).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"{handler.__name__}: {error}; they follow it: aiosmtpd('module:Class', 'argument')") from None
+
+
+def _hooks_of(handler: Any) -> frozenset[str]:
+    """DATA for handle_DATA; "exception", "process_message"; "AUTH" too where it has auth_PLAIN or auth_LOGIN."""
+    hooks = {name.removeprefix("handle_") for name in dir(handler) if name.startswith("handle_")}
+    if hasattr(handler, "process_message"):
+        hooks.add("process_message")
+    if _auth_methods(handler).keys() & set(MECHANISMS):
+        hooks.add("auth")
+    return frozenset(hooks)
+
+
+def _auth_methods(handler: Any) -> dict[str, str]:
+    """The name of the method of each mechanism that a handler has itself, as aiosmtpd finds them."""
+    methods = ((name, getattr(handler, name)) for name in dir(handler) if name.startswith("auth_"))
+    return {
+        getattr(method, "__auth_mechanism_name__", name.removeprefix("auth_").replace("__", "-")): name
+        for name, method in methods
+        if callable(method)
+    }
+
+
+class Loop:
+    """An event loop in a thread of its own. `run` gives the result of a function or coroutine function called there.
+
+    It never leaves a caller waiting: what is cancelled, or under way when the loop is stopped, raises RuntimeError.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        import asyncio  # here: who only wants the old smtpd does not pay for it
+
+        self._asyncio = asyncio
+        self._log = log
+        self.loop = asyncio.new_event_loop()
+        self._pending: set[Future[Any]] = set()
+        self._lock = threading.Lock()
+        self._ending = False
+        self._patience = _FAREWELL
+        self._thread = threading.Thread(target=self._turn, name="aiosmtpd loop", daemon=True)
+        self._thread.start()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        with self._lock:
+            if self._ending:
+                raise RuntimeError("the event loop of the handler has ended")
+            future = self._asyncio.run_coroutine_threadsafe(_perform(function, arguments), self.loop)
+            self._pending.add(future)
+        try:
+            return future.result()
+        except CancelledError:
+            raise RuntimeError(f"{getattr(function, '__qualname__', function)} was cancelled") from None
+        finally:
+            with self._lock:
+                self._pending.discard(future)
+
+    def stop(self) -> None:
+        """Cancel all tasks and end the thread; one that a hook blocks is left behind."""
+        with self._lock:
+            if self._ending:
+                return
+            self._ending = True
+            if self._pending:
+                self._patience = _CUT_OFF
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(self._patience)
+        self._release()
+
+    def _turn(self) -> None:
+        self._asyncio.set_event_loop(self.loop)
+        while not self._ending and not self.loop.is_closed():
+            try:
+                self.loop.run_forever()  # a handler may stop it, and a task of its own raise SystemExit through it
+            except BaseException:
+                self._log.exception("a task of the aiosmtpd handler raised")
+        self._ending = True
+        try:
+            tasks = self._asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(self._asyncio.wait(tasks, timeout=self._patience))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        finally:
+            self._release()
+            self.loop.close()
+
+    def _release(self) -> None:
+        with self._lock:
+            left = list(self._pending)
+        for future in left:
+            future.cancel()
+
+
+async def _perform(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        result = function(*arguments)
+        return await result if inspect.isawaitable(result) else result
+    except (SystemExit, KeyboardInterrupt) as error:  # asyncio would let them end the loop, for all sessions
+        raise RuntimeError(f"the hook raised {type(error).__name__}") from error
+
+
+class Host:
+    """One foreign handler in one worker: its instance, its loop, and what it has.
+
+    `hooks`: as _hooks_of names them, with "auth" also for the authenticator and the auth_callback.
+    """
+
+    def __init__(
+        self, handler: Any, arguments: tuple[Any, ...], authenticator: Any, auth_callback: Any, decode_data: bool
+    ) -> None:
+        self.authenticator = authenticator
+        self.auth_callback = auth_callback
+        self.decode_data = decode_data
+        self.name = handler.__name__ if isinstance(handler, type) else type(handler).__name__
+        own = {"auth"} if authenticator is not None or auth_callback is not None else set()
+        self.hooks = _hooks_of(handler) | own
+        self.auth_methods = _auth_methods(handler)
+        self.greets = not self.hooks.isdisjoint(("HELO", "EHLO"))
+        self.handler: Any = None
+        self.old_ehlo = False
+        self.log = logging.getLogger("preforksmtp")
+        self._given = (handler, arguments)
+        self._lock = threading.Lock()
+        self._loop: Loop | None = None
+        self._stopped = False
+
+    def start(self, worker: Any) -> None:
+        """Once in a worker, after the fork: no thread would outlive it."""
+        self.log = getattr(worker, "log", self.log)
+        self._stopped = False
+        self.loop()
+        foreign = sorted(self.auth_methods.keys() - set(MECHANISMS))
+        if foreign:
+            self.log.warning("%s: no AUTH %s, only methods for PLAIN and LOGIN are used", self.name, " ".join(foreign))
+        if self.hooks.isdisjoint(("DATA", "process_message")):
+            self.log.warning("%s has no handle_DATA: mail is accepted and thrown away, as by aiosmtpd", self.name)
+
+    def stop(self) -> None:
+        with self._lock:
+            loop, self._loop, self._stopped = self._loop, None, True
+        if loop is not None:
+            loop.stop()
+
+    def loop(self) -> Loop:
+        with self._lock:
+            if self._stopped:  # a session that was cut off must not make all of it anew
+                raise RuntimeError("the event loop of the handler has ended")
+            if self._loop is None:
+                loop = Loop(self.log)
+                try:
+                    self.handler = loop.run(self._make)
+                except BaseException:
+                    loop.stop()
+                    raise
+                self._loop = loop
+            return self._loop
+
+    def _make(self) -> Any:
+        """In the loop's thread, where a constructor may ask for the running loop."""
+        handler, arguments = self._given
+        made = handler(*arguments) if isinstance(handler, type) else handler
+        if "EHLO" in self.hooks:
+            count = len(inspect.signature(made.handle_EHLO).parameters)
+            if count not in (4, 5):
+                raise ValueError(f"{self.name}.handle_EHLO takes {count} arguments; aiosmtpd gives it 4 or 5")
+            self.old_ehlo = count == 4
+        return made
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self.loop().run(function, *arguments)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any, default: Any = None) -> Reply:
+        """Call a hook whose result is a status; its exceptions are for handle_exception, where there is one.
+
+        `default` is what None means.
+        """
+        try:
+            try:
+                status = self.call(function, *arguments)
+                return read_status(default if status is None else status)
+            except Reject as refusal:  # ours: the handler has begun to move
+                return refusal.reply
+            except Exception as error:
+                if "exception" not in self.hooks:
+                    raise
+                return read_status(self.call(self.handler.handle_exception, error))
+        except BadStatus as error:
+            name = getattr(function, "__qualname__", function)
+            self.log.error("%s returned no status: %s", name, error)
+            return Reply(500, "5.3.0 Error: the handler has given no valid status")
