@@ -366,7 +366,8 @@ def test_a_manual_upgrade(serve: Serve, ctl: Ctl) -> None:
     answer = ctl.ask("upgrade")
     assert f"upgrade is manual, send TERM to {server.pid}" in answer
     assert "no upgrade: one is under way" in ctl.refusal("upgrade")
-    assert server.stop() == 0  # its child goes on as the program's session
+    server.send(signal.SIGTERM)
+    assert server.process.wait(PATIENCE) == 0  # its child goes on as the program's session, and holds the output
     wait_until(lambda: ctl.run("show", "stats").returncode == 0, "the new master has the socket's name")
     end(server, ctl)
 
