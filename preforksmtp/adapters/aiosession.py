@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from preforksmtp import Handler, Message, Reject, Reply
 from preforksmtp.adapters.facts import AioSession, Envelope, ProxyData, Server, login_password
-from preforksmtp.adapters.wording import NULL_SENDER, options, plain, read_status
+from preforksmtp.adapters.wording import NULL_SENDER, is_missing, options, plain, read_status
 
 if TYPE_CHECKING:
     from preforksmtp.adapters.aiosmtpd import Host
@@ -73,9 +73,14 @@ class Adapter(Handler):
             raise Reject(answer)
 
     def _greet(self, name: str) -> Reply | None:
+        answer = self._ask_greeting(name)
+        if answer is None:
+            self.aio.host_name = name
+        return answer
+
+    def _ask_greeting(self, name: str) -> Reply | None:
         hook = "EHLO" if self.session.esmtp else "HELO"
         if hook not in self.host.hooks:
-            self.aio.host_name = name
             return None
         function, facts = getattr(self.host.handler, f"handle_{hook}"), (self.server, self.aio, self.envelope)
         if hook == "HELO" or self.host.old_ehlo:
@@ -93,7 +98,7 @@ class Adapter(Handler):
         if "MAIL" in self.host.hooks:
             self.envelope.smtp_utf8 = "SMTPUTF8" in params
             answer = self._ask("MAIL", sender or NULL_SENDER, options(params))
-        else:
+        if answer is None:
             self._set_sender(sender, params)
         self._open = answer is None or answer.positive
         return answer
@@ -101,10 +106,10 @@ class Adapter(Handler):
     def rcpt(self, recipient: str, params: dict[str, Any]) -> Reply | None:
         if not self.envelope.mail_from:
             raise Reject(503, "5.5.1 Error: need MAIL command")
-        if "RCPT" in self.host.hooks:
-            return self._ask("RCPT", str(recipient), options(params))
-        self._add_recipients([(recipient, params)])
-        return None
+        answer = self._ask("RCPT", str(recipient), options(params)) if "RCPT" in self.host.hooks else None
+        if answer is None:
+            self._add_recipients([(recipient, params)])
+        return answer
 
     def data(self) -> None:
         if not self.envelope.rcpt_tos:  # handle_RCPT said yes, but has added none
@@ -129,7 +134,7 @@ class Adapter(Handler):
         finally:
             self.envelope, self._open = Envelope(), False
 
-    def verify(self, argument: str) -> Reply:
+    def verify(self, argument: str) -> Reply | None:
         self._notice_tls()
         return self._ask("VRFY", argument[1:-1] if argument[:1] == "<" and argument[-1:] == ">" else argument)
 
@@ -137,7 +142,7 @@ class Adapter(Handler):
         self.envelope, self._open = Envelope(), False
         if "RSET" in self.host.hooks:
             answer = self._ask("RSET")
-            if not answer.positive:
+            if answer is not None and not answer.positive:
                 raise Reject(answer)
 
     def authenticate(self, username: str, password: str) -> bool:
@@ -150,7 +155,7 @@ class Adapter(Handler):
             if "exception" not in self.host.hooks:
                 raise
             answer = self.host.ask(self.host.handler.handle_exception, error)
-            if answer.positive:  # an exception is never a yes
+            if answer is None or answer.positive:  # an exception is never a yes
                 return False
             raise Reject(answer) from error
 
@@ -159,7 +164,8 @@ class Adapter(Handler):
 
     # --- what they have in common
 
-    def _ask(self, hook: str, *arguments: Any) -> Reply:
+    def _ask(self, hook: str, *arguments: Any) -> Reply | None:
+        """The hook's answer; None: it has left it to the server."""
         function = getattr(self.host.handler, f"handle_{hook}")
         return self.host.ask(function, self.server, self.aio, self.envelope, *arguments)
 
@@ -192,7 +198,7 @@ class Adapter(Handler):
         response = b64encode(b"\0" + login.login + b"\0" + login.password).decode()
         if "AUTH" in host.hooks:
             status = host.call(host.handler.handle_AUTH, *facts, ["PLAIN", response])
-            if not _missing(status):
+            if not is_missing(status):
                 return status is not None and self._granted(read_status(status), login)
         own = next((name for name in MECHANISMS if name in host.auth_methods), "")
         if own:
@@ -200,7 +206,7 @@ class Adapter(Handler):
             given = response if own == "PLAIN" else b64encode(login.login).decode()
             result = host.call(getattr(host.handler, host.auth_methods[own]), self.server, [own, given])
             if not hasattr(result, "success"):  # the identity, as aiosmtpd before 1.3 had it
-                return self._grant(not (result is None or result is False or _missing(result)), login, result)
+                return self._grant(not (result is None or result is False or is_missing(result)), login, result)
         elif host.authenticator is not None:
             result = host.call(host.authenticator, *facts, "PLAIN", login)
         elif host.auth_callback is not None:
@@ -225,8 +231,3 @@ class Adapter(Handler):
         if right:
             self.aio.authenticated, self.aio.auth_data, self.aio.login_data = True, auth_data, login_data
         return right
-
-
-def _missing(result: Any) -> bool:
-    """Whether it is aiosmtpd.smtp.MISSING, which may not be there to compare with."""
-    return getattr(result, "name", None) == "MISSING"

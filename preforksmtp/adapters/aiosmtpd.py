@@ -3,7 +3,7 @@
 Hooks are called as aiosmtpd calls them, coroutines and plain functions alike, in the one event loop of the worker, a
 thread of its own; the session's thread waits. Only what the foreign handler has is offered. Where it differs from
 aiosmtpd: an exception without handle_exception is logged and answered 451 by the session, not 500; a status that is no
-reply is logged and answered 500; of what handle_EHLO returns only a refusal counts; handle_QUIT is called at the end of
+reply is logged and answered 451; of what handle_EHLO returns only a refusal counts; handle_QUIT is called at the end of
 every session; handle_NOOP never; authenticators hear of PLAIN, also where it was LOGIN.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from preforksmtp import Handler, Reject, Reply
 from preforksmtp.adapters.aiosession import MECHANISMS, NEEDED_BY, Adapter
-from preforksmtp.adapters.wording import BadStatus, find, read_status
+from preforksmtp.adapters.wording import BadStatus, find, is_missing, read_status
 
 # Seconds for tasks to end once they are cancelled. Where hooks are under way the worker is at its deadline, and has
 # half a second left; else there are only tasks that the handler has made, and the worker watches the time.
@@ -240,14 +240,16 @@ class Host:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self.loop().run(function, *arguments)
 
-    def ask(self, function: Callable[..., Any], *arguments: Any, default: Any = None) -> Reply:
+    def ask(self, function: Callable[..., Any], *arguments: Any, default: Any = None) -> Reply | None:
         """Call a hook whose result is a status; its exceptions are for handle_exception, where there is one.
 
-        `default` is what None means.
+        `default` is what None means. Returns None for MISSING.
         """
         try:
             try:
                 status = self.call(function, *arguments)
+                if is_missing(status):
+                    return None
                 return read_status(default if status is None else status)
             except Reject as refusal:  # ours: the handler has begun to move
                 return refusal.reply
@@ -258,4 +260,5 @@ class Host:
         except BadStatus as error:
             name = getattr(function, "__qualname__", function)
             self.log.error("%s returned no status: %s", name, error)
-            return Reply(500, "5.3.0 Error: the handler has given no valid status")
+            # Not aiosmtpd's 500: the message may be stored, or not, and the client is to try again.
+            return Reply(451, "4.3.0 Error: the handler has given no valid status")

@@ -80,7 +80,13 @@ class SMTPServer(Handler, metaclass=_OldConstructor):
         """Once in each worker: refuse what would fail at every message."""
         if cls.process_message is SMTPServer.process_message and cls.message is SMTPServer.message:
             raise ValueError(f"{cls.__name__} does not override process_message: mail would be lost")
-        _addresses(cls)
+        try:
+            server = cls(None)  # one that no session has
+        except Exception as error:
+            raise ValueError(f"{cls.__name__}.__init__, with None for the addresses, raised {error!r}") from error
+        if not callable(server.message):
+            raise ValueError(f"{cls.__name__}: self.message is a method of preforksmtp.Handler; call yours otherwise")
+        _takes_options(server.process_message)
 
     def process_message(self, peer: Any, mailfrom: str, rcpttos: list[str], data: Any, **kwargs: Any) -> str | None:
         """`peer` is (host, port); `data` is bytes, or str with decode_data. Return None, or a status: "550 No"."""
@@ -88,7 +94,8 @@ class SMTPServer(Handler, metaclass=_OldConstructor):
 
     def message(self, message: Message) -> Reply | None:
         """The message as the old module gave it."""
-        return _process(self.process_message, message, self._decode_data)
+        with_options = not self._decode_data and _takes_options(self.process_message)
+        return _process(self.process_message, message, self._decode_data, with_options)
 
 
 class DebuggingServer(SMTPServer):
@@ -113,11 +120,27 @@ class DebuggingServer(SMTPServer):
         return content if isinstance(data, str) else [repr(line) for line in content]
 
 
-def _process(function: Callable[..., Any], message: Message, decode_data: bool) -> Reply | None:
+def _takes_options(function: Callable[..., Any]) -> bool:
+    """Whether process_message takes the keywords that it gets without decode_data. ValueError if it is no good."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(None, "", [], b"", mail_options=[], rcpt_options=[])
+    except TypeError:
+        try:
+            signature.bind(None, "", [], b"")
+        except TypeError as error:
+            raise ValueError(f"{_name(function)}: {error}; (peer, mailfrom, rcpttos, data) is expected") from None
+        return False
+    return True
+
+
+def _process(
+    function: Callable[..., Any], message: Message, decode_data: bool, with_options: bool = True
+) -> Reply | None:
     content = message.content.removesuffix(b"\r\n").replace(b"\r\n", b"\n")
     data = content.decode("utf-8", "surrogateescape") if decode_data else content
     kwargs: dict[str, list[str]] = {}
-    if not decode_data:
+    if with_options and not decode_data:
         last = message.recipients[-1]  # the old module kept those of the last one only
         kwargs = {"mail_options": options(message.params), "rcpt_options": options(last.params)}
     peer = tuple(message.session.peer)
@@ -135,6 +158,7 @@ def process_message(target: Any, decode_data: bool = False) -> Callable[[Message
     if isinstance(target, str):
         target = find("smtpd server", target)
     function = _function(target)
+    decode_data = decode_data or getattr(getattr(function, "__self__", None), "_decode_data", False)
     kwargs: dict[str, list[str]] = {} if decode_data else {"mail_options": [], "rcpt_options": []}
     try:
         inspect.signature(function).bind(None, "", [], b"", **kwargs)
@@ -165,6 +189,8 @@ def _function(target: Any) -> Callable[..., Any]:
 
 
 def _instance(cls: type) -> Any:
+    if issubclass(cls, SMTPServer):
+        return cls(None)  # one for all sessions
     if issubclass(cls, Handler):
         raise ValueError(f"{cls.__name__} is a preforksmtp.Handler already: give it as APP itself")
     if not any(base.__module__ == "asyncore" for base in cls.__mro__):

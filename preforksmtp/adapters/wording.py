@@ -46,6 +46,11 @@ def read_status(status: Any) -> Reply:
         raise BadStatus(str(error)) from None
 
 
+def is_missing(status: Any) -> bool:
+    """Whether it is aiosmtpd.smtp.MISSING, "as if I were not there"; the module may not be there to compare with."""
+    return getattr(status, "name", None) == "MISSING"
+
+
 # --- options
 
 

@@ -18,13 +18,14 @@ import ipaddress
 import logging
 import os
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from preforksmtp import Handler, Message, Reject, Reply, Session
 
-from .nexthop import Connection, HopFailed, NextHop
+from .nexthop import Connection, HopFailed, NextHop, say
 from .outgoing import (
     MOST_RECEIVED,
     DataEncoder,
@@ -61,7 +62,7 @@ def Forward(
 
     host, port     the next hop; a host with a slash is the path of a unix socket. The port is 25 by default, 24 with
                    lmtp, 465 with implicit TLS
-    tls            "opportunistic": STARTTLS where offered, and then no way back to clear; "require": or else 451;
+    tls            "opportunistic": STARTTLS where it is offered and accepted, else in clear; "require": or else 451;
                    "implicit": from the first octet; "never". By default never on a unix socket, require with a
                    username, else opportunistic
     verify         check the certificate, for `server_name` (the host); by default with require and implicit
@@ -74,6 +75,8 @@ def Forward(
     """
     if not isinstance(host, str) or not host or not host.isprintable() or " " in host:
         raise ValueError(f"Forward: host {host!r} is no host name, address or path of a socket")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]  # an IPv6 address, as it stands in front of a port
     if port is None:
         port = 24 if lmtp else 465 if tls == "implicit" else 25
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
@@ -162,6 +165,7 @@ class Relay(Handler):
         self._utf8 = False  # of this transaction: the next hop was told SMTPUTF8
         self._single = False  # this transaction may have one recipient only
         self._accepted = 0  # its recipients so far
+        self._said: list[tuple[str, ...]] = []  # of it, what the next hop has accepted
 
     def mail(self, sender: str, params: dict[str, Any]) -> Reply | str | None:
         """Have a connection, and say it there."""
@@ -177,7 +181,8 @@ class Relay(Handler):
             self._utf8 = "SMTPUTF8" in words
             self._single = self.hop.lmtp and not (self.session.lmtp or "PRDR" in params)
             self._accepted = 0
-            return connection.ask("MAIL", f"FROM:<{sender}>", *words)
+            self._said.clear()
+            return self._say(connection, "MAIL", f"FROM:<{sender}>", *words)
 
     def rcpt(self, recipient: str, params: dict[str, Any]) -> Reply | str | None:
         """Say it there, unless the next hop's replies to the whole message could not be told apart."""
@@ -185,7 +190,8 @@ class Relay(Handler):
             if self._single and self._accepted:
                 raise Reject(452, "4.5.3 One recipient at a time, please send the others in further transactions")
             check_address(recipient, connection.keywords)
-            answer = connection.ask("RCPT", f"TO:<{recipient}>", *rcpt_parameters(params, connection.keywords))
+            words = rcpt_parameters(params, connection.keywords)
+            answer = self._say(connection, "RCPT", f"TO:<{recipient}>", *words)
             self._accepted += answer.positive
             return answer
 
@@ -196,7 +202,7 @@ class Relay(Handler):
 
     def message(self, message: Message) -> Reply | str | None:
         """Hand it over. What is refused from here is forgotten by the RSET before the next MAIL."""
-        with self._watched(self._current) as connection:
+        with self._watched(self._resumed) as connection:
             self._check(message, connection)
             if message.params.get("BODY") == "BINARYMIME":
                 self._send_chunk(message, connection)
@@ -273,9 +279,11 @@ class Relay(Handler):
     def _hear_each(self, message: Message, connection: Connection) -> Reply | None:
         """LMTP: a reply for each recipient, in their order (RFC 2033 section 4.2)."""
         answers: list[Reply] = []
+        deadline = time.monotonic() + self.hop.final_timeout
         try:
             for _ in message.recipients:
-                answers.append(connection.judge(connection.read(self.hop.final_timeout), "the message"))
+                answer = connection.read(max(0.0, deadline - time.monotonic()))
+                answers.append(connection.judge(answer, "the message"))
         except HopFailed as failure:  # who was answered for has the message, the others are tried again
             if not answers:
                 raise
@@ -302,6 +310,28 @@ class Relay(Handler):
             self._drop()
         self._connection = Connection(self.hop, self._hostname)
         return self._connection
+
+    def _say(self, connection: Connection, *words: str) -> Reply:
+        """Ask, and remember what was accepted."""
+        answer = connection.ask(*words)
+        if answer.positive:
+            self._said.append(words)
+        return answer
+
+    def _resumed(self) -> Connection:
+        """The one on which this transaction began; or another with the same, where the next hop has not waited for a
+        large message on a slow line. It has heard nothing of the message yet, so it cannot have it twice."""
+        connection = self._current()
+        try:
+            connection.check()
+        except HopFailed:
+            self._drop()
+            self._connection = connection = Connection(self.hop, self._hostname)
+            for words in self._said:
+                answer = connection.ask(*words)
+                if not answer.positive:
+                    raise HopFailed(f"did not wait, and answers {words[0]} with {say(answer)} now") from None
+        return connection
 
     def _current(self) -> Connection:
         """The one on which this transaction began."""

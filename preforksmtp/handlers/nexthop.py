@@ -20,15 +20,18 @@ from dataclasses import dataclass, field
 from preforksmtp import Reject, Reply
 
 _LINE_OCTETS = 4096  # RFC 5321 section 4.5.3.1.5 says 512; some say more
-_MOST_LINES = 100
+_MOST_LINES = 50
+_TEXT = 500  # characters of a line that our client, or the log, gets to see
 _FAREWELL = 1.0  # seconds that QUIT may take
 _LAST_WORDS = 1.0  # seconds for the reply of a next hop that closes in the middle of our message
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
-_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?: |$)")
+_ENHANCED = re.compile(r"^[245]\.\d{1,3}\.\d{1,3}(?: |$)")
 
 # Replies about our session with the next hop: it closes, or wants TLS or AUTH from us. Our client can do nothing about
 # it, and must neither close its own session (421) nor bounce the mail (5xx).
+_SUCCESS = frozenset((250, 251, 252))
 _ABOUT_US = frozenset((421, 530, 534, 535, 538))
 
 
@@ -90,7 +93,7 @@ class Connection:
             self._handshake()
         greeting = self.read()
         if greeting.code != 220:
-            raise HopFailed(f"greets with {_say(greeting)}", "4.4.1 The next hop does not accept mail now")
+            raise HopFailed(f"greets with {say(greeting)}", "4.4.1 The next hop does not accept mail now")
         self._hello()
         if hop.tls in ("opportunistic", "require"):
             self._start_tls()
@@ -106,10 +109,10 @@ class Connection:
                 self.keywords[keyword.upper()] = value.strip()
             return
         if self.hop.lmtp or answer.code < 500:
-            raise HopFailed(f"answers {'LHLO' if self.hop.lmtp else 'EHLO'} with {_say(answer)}", _NOT_NOW)
+            raise HopFailed(f"answers {'LHLO' if self.hop.lmtp else 'EHLO'} with {say(answer)}", _NOT_NOW)
         answer = self._own("HELO", self._hostname)  # RFC 5321 section 3.2: older than 1995
         if answer.code != 250:
-            raise HopFailed(f"answers HELO with {_say(answer)}", _NOT_NOW)
+            raise HopFailed(f"answers HELO with {say(answer)}", _NOT_NOW)
 
     def _start_tls(self) -> None:
         if "STARTTLS" in self.keywords:
@@ -122,7 +125,7 @@ class Connection:
                 self._hello()  # RFC 3207 section 4.2: nothing that was said before counts
                 return
             if self.hop.tls == "require":
-                raise HopFailed(f"answers STARTTLS with {_say(answer)}", _NO_TLS)
+                raise HopFailed(f"answers STARTTLS with {say(answer)}", _NO_TLS)
         elif self.hop.tls == "require":
             raise HopFailed("does not offer STARTTLS", _NO_TLS)
 
@@ -151,7 +154,7 @@ class Connection:
         else:
             raise HopFailed("offers neither AUTH PLAIN nor LOGIN", _NO_LOGIN)
         if answer.code != 235:
-            raise HopFailed(f"answers AUTH with {_say(answer)}", _NO_LOGIN)
+            raise HopFailed(f"answers AUTH with {say(answer)}", _NO_LOGIN)
         self.authenticated = True
 
     # --- commands and replies
@@ -161,12 +164,12 @@ class Connection:
         return self.judge(self._own(*words), words[0])
 
     def judge(self, answer: Reply, command: str) -> Reply:
-        """The same for a reply that is already here."""
+        """The same for a reply that is already here. Of the 2xx only those that RFC 5321 section 4.3.2 has."""
         if answer.code in _ABOUT_US:
             text = (f"{answer.enhanced} {answer.lines[0]}", *answer.lines[1:]) if answer.code == 421 else _NOT_NOW
-            raise HopFailed(f"answers {command} with {_say(answer)}", text)
-        if answer.code // 100 == 3:
-            raise HopFailed(f"answers {command} with {_say(answer)}", _NONSENSE)
+            raise HopFailed(f"answers {command} with {say(answer)}", text)
+        if answer.code < 400 and answer.code not in _SUCCESS:
+            raise HopFailed(f"answers {command} with {say(answer)}", _NONSENSE)
         return answer
 
     def begin(self, *words: str) -> Reply | None:
@@ -177,7 +180,7 @@ class Connection:
     def refusal(self, answer: Reply, command: str) -> Reply:
         """A reply that can be nothing but a refusal."""
         if answer.code < 400:
-            raise HopFailed(f"answers {command} with {_say(answer)}", _NONSENSE)
+            raise HopFailed(f"answers {command} with {say(answer)}", _NONSENSE)
         return self.judge(answer, command)
 
     def interrupted(self) -> Reply | None:
@@ -209,7 +212,7 @@ class Connection:
     def tell(self, *words: str) -> None:
         """One command, whose reply comes later."""
         line = " ".join(words)
-        if not line.isprintable():
+        if _CONTROL.search(line):
             raise ValueError(f"{line!r} is no command")
         self.check()
         self.send(line.encode() + b"\r\n")
@@ -223,7 +226,7 @@ class Connection:
         if early is not None:
             if early.code == 421:  # its timeout, as Postfix says it
                 self.judge(early, "our silence")
-            raise HopFailed(f"spoke out of turn: {_say(early)}", _NONSENSE)
+            raise HopFailed(f"spoke out of turn: {say(early)}", _NONSENSE)
 
     def send(self, data: bytes) -> None:
         self._socket.settimeout(self.hop.timeout)
@@ -241,7 +244,7 @@ class Connection:
             if found is None or (code and found[1] != code):
                 raise HopFailed(f"sent {line[:80]!r}, which is no reply", _NONSENSE)
             code = found[1]
-            text = "".join(c if c.isprintable() else "?" for c in (found[3] or b"").decode("utf-8", "replace"))
+            text = "".join(c if c.isprintable() else "?" for c in (found[3] or b"").decode("utf-8", "replace")[:_TEXT])
             # RFC 2034 section 4: the enhanced status code is on each line; Reply puts it there again.
             lines.append(_ENHANCED.sub("", text) if lines else text)
             if found[2] != b"-":
@@ -334,8 +337,8 @@ def _describe(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _say(answer: Reply) -> str:
-    return " ".join(filter(None, (str(answer.code), answer.enhanced, answer.text)))
+def say(answer: Reply) -> str:
+    return " ".join(filter(None, (str(answer.code), answer.enhanced, answer.text)))[:_TEXT]
 
 
 def _base64(text: str) -> str:

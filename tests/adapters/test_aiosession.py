@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import enum
 import threading
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -65,10 +66,10 @@ STATUSES = [
     ("451 later", "451 4.3.0 later"),
     ("250-one\r\n250 two", "250-2.0.0 one\n250 2.0.0 two"),
     (b"250 octets", "250 2.0.0 octets"),
-    (None, "500 5.3.0 Error: the handler has given no valid status"),
-    ("OK", "500 5.3.0 Error: the handler has given no valid status"),
-    ("250 OK\r\nforged", "500 5.3.0 Error: the handler has given no valid status"),
-    ("354 more", "500 5.3.0 Error: the handler has given no valid status"),
+    (None, "451 4.3.0 Error: the handler has given no valid status"),
+    ("OK", "451 4.3.0 Error: the handler has given no valid status"),
+    ("250 OK\r\nforged", "451 4.3.0 Error: the handler has given no valid status"),
+    ("354 more", "451 4.3.0 Error: the handler has given no valid status"),
     (KeyError("x"), "451 4.3.0 Local error in processing, try again later"),
     (SystemExit(3), "451 4.3.0 Local error in processing, try again later"),
     (asyncio.CancelledError(), "451 4.3.0 Local error in processing, try again later"),
@@ -83,7 +84,7 @@ def test_what_handle_data_returns(adapt, status, reply):
     adapter.start(SimpleNamespace(log=log))
     spoken = talk([*WHOLE, "NOOP"], adapter)
     assert spoken.replies[-2:] == [reply, "250 2.0.0 Ok"], "and the session goes on"
-    assert bool(log.lines) == reply.startswith("500")
+    assert bool(log.lines) == ("no valid status" in reply)
     assert bool(spoken.journal.named("handler_failed")) == reply.startswith("451 4.3.0 L")
 
 
@@ -334,6 +335,25 @@ def test_proxy(adapt):
     assert talk([EHLO], adapter, before=proxied).wire.output == b"421 4.7.0 Connection refused\r\n"
 
 
+class LeftToTheServer:
+    """Hooks that leave it to the server, as with aiosmtpd.smtp.MISSING."""
+
+    MISSING: Any = enum.Enum("Missing", "MISSING")["MISSING"]
+
+    async def missing(self, *_):
+        return self.MISSING
+
+    handle_MAIL = handle_RCPT = handle_DATA = handle_VRFY = handle_RSET = missing
+
+    async def handle_EHLO(self, server, session, envelope, hostname):
+        return self.MISSING
+
+
+def test_hooks_that_leave_it_to_the_server(adapt):
+    spoken = talk([*WHOLE, MAIL, "RSET", "VRFY x"], adapt(LeftToTheServer))
+    assert spoken.codes == [250, 250, 250, 354, 250, 250, 250, 252]
+
+
 # --- handle_exception
 
 
@@ -349,7 +369,7 @@ def test_handle_exception_gives_the_status(adapt):
 
     spoken = talk([EHLO, MAIL, RCPT, "RCPT TO:<worse@d.test>", "RCPT TO:<none@d.test>"], adapt(Caught))
     assert spoken.replies[2] == "542 5.0.0 LookupError"
-    assert spoken.codes[3:] == [451, 500]
+    assert spoken.codes[3:] == [451, 451]
     assert [type(error) for _, error in spoken.journal.named("handler_failed")] == [ZeroDivisionError]
 
 

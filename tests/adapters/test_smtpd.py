@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import smtplib
 import sys
 import threading
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from preforksmtp import Handler
 from preforksmtp.adapters import smtpd
 from preforksmtp.app import AppError, load_app, start_handler
+from preforksmtp.testing import Server
 from tests.fakes import Talk, talk, to_chunks
 from tests.processes import PATIENCE
 from tests.sessions import Sessions, hear
@@ -194,6 +196,7 @@ def test_it_is_called_for_one_message_at_a_time():
 
 
 SERVERS = """
+from preforksmtp import Handler
 from preforksmtp.adapters import smtpd
 
 class Mine(smtpd.SMTPServer):
@@ -205,6 +208,28 @@ class Lazy(smtpd.SMTPServer):
 
 class Crooked(Mine):
     def __init__(self, one, two, three):
+        pass
+
+class Addressed(Mine):
+    def __init__(self, localaddr, remoteaddr):
+        super().__init__(localaddr, remoteaddr)
+        self.port = localaddr[1]
+
+class Keeper(Mine):
+    def __init__(self, localaddr, remoteaddr):
+        super().__init__(localaddr, remoteaddr)
+        self.message = []
+
+class Short(smtpd.SMTPServer):
+    def process_message(self, peer, mailfrom):
+        pass
+
+class Plain(smtpd.SMTPServer):
+    def process_message(self, peer, mailfrom, rcpttos, data):
+        return "550 plain " + type(data).__name__
+
+class Handled(Handler):
+    def process_message(self, peer, mailfrom, rcpttos, data, **kwargs):
         pass
 
 class Old:
@@ -240,7 +265,10 @@ PROCESS = "preforksmtp.adapters.smtpd:process_message"
         ("smtpd_app:Crooked", "Crooked.__init__ takes (self, one, two, three); (localaddr, remoteaddr) is expected"),
         (f"{PROCESS}('smtpd_app:Old')", "unexpected keyword argument 'mail_options'; without **kwargs it needs decode"),
         (f"{PROCESS}('smtpd_app:Needy')", "Needy: missing a required argument: 'folder'; make an instance of it in"),
-        (f"{PROCESS}('smtpd_app:Mine')", "Mine is a preforksmtp.Handler already: give it as APP itself"),
+        ("smtpd_app:Addressed", "Addressed.__init__, with None for the addresses, raised TypeError("),
+        ("smtpd_app:Keeper", "Keeper: self.message is a method of preforksmtp.Handler; call yours otherwise"),
+        ("smtpd_app:Short", "(peer, mailfrom, rcpttos, data) is expected"),
+        (f"{PROCESS}('smtpd_app:Handled')", "Handled is a preforksmtp.Handler already: give it as APP itself"),
         (f"{PROCESS}('smtpd_app:Empty')", "class Empty has no process_message"),
         (f"{PROCESS}('smtpd_app:number')", "1 is no function and has no process_message"),
         (f"{PROCESS}('smtpd_app:coroutine')", "coroutine is a coroutine function; process_message is a plain one"),
@@ -260,6 +288,24 @@ def test_on_the_command_line(tmp_path, monkeypatch):
     assert hooks.has == {"message"}
     hooks = load_app(loaded(tmp_path, monkeypatch, SERVERS, "smtpd_app:Mine"))
     assert hooks.has == {"message"} and issubclass(hooks.handler, Handler)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("app", "reply"),
+    [
+        ("smtpd_app:Mine", "550 5.7.1 bytes"),
+        ("smtpd_app:Plain", "550 5.7.1 plain bytes"),  # takes no options, so it gets none
+        (f"{PROCESS}('smtpd_app:Mine')", "550 5.7.1 bytes"),
+        (f"{PROCESS}('smtpd_app:Mine', decode_data=True)", "550 5.7.1 str"),
+    ],
+)
+def test_servers_of_ours(tmp_path, monkeypatch, app, reply):
+    with Server(loaded(tmp_path, monkeypatch, SERVERS, app)) as server, smtplib.SMTP(*server.address) as client:
+        client.ehlo()
+        client.mail("a@b.test")
+        client.rcpt("c@d.test")
+        code, text = client.data("hello")
+        assert f"{code} {text.decode()}" == reply
 
 
 # --- Python's own module

@@ -186,8 +186,11 @@ REPLIES: list[tuple[object, str]] = [
     (b"550-5.7.1 first\r\n550-5.7.1 second\r\n550 5.7.1 third\r\n", "550-5.7.1 first\n550-5.7.1 second\n550 5.7.1 third"),
     (b"550 5.7.1 a\x07b\x1b[0m\xff\n", "550 5.7.1 a?b?[0m\\ufffd"),
     (b"550\r\n", "550 5.7.1"),
+    (b"550-5.7.1 no\r\n550 10.5.6.7 see 4.2.1 of it\r\n", "550-5.7.1 no\n550 5.7.1 10.5.6.7 see 4.2.1 of it"),
     ("421 4.3.2 hop.test is tired", "451 4.3.2 hop.test is tired"),
     ("530 5.7.0 authenticate first", "451 4.4.1 The next hop does not accept mail from here now"),
+    ("235 2.7.0 welcome", "451 4.5.0 The next hop does not speak proper SMTP"),
+    ("221 2.0.0 bye", "451 4.5.0 The next hop does not speak proper SMTP"),
     ("354 go on", "451 4.5.0 The next hop does not speak proper SMTP"),
     ("600 what", "451 4.5.0 The next hop does not speak proper SMTP"),
     ("199 what", "451 4.5.0 The next hop does not speak proper SMTP"),
@@ -264,6 +267,33 @@ def test_a_hop_that_closes_before_data_spares_the_client_its_body(caplog: pytest
         hop.idle()
         assert client.ask("DATA") == "451 4.4.2 The connection to the next hop was lost"
         assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("goodbye", [b"", b"421 4.4.2 hop.test Error: timeout exceeded\r\n"], ids=["silent", "421"])
+def test_a_hop_that_does_not_wait_for_the_body_is_told_again(goodbye: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with FakeHop() as hop, Front(hop) as client:
+        client.begin("b@example.com", "c@example.com")
+        assert client.ask("DATA")[:3] == "354"
+        hop._open[0].sendall(goodbye)
+        hop._open[0].shutdown(socket.SHUT_RDWR)
+        hop.idle()
+        assert client.ask(CONTENT + b".") == "250 2.0.0 Ok: stored"
+        assert hop.commands[4:8] == hop.commands[:4]
+        assert hop.verbs() == ["EHLO", "MAIL", "RCPT", "RCPT", "EHLO", "MAIL", "RCPT", "RCPT", "DATA"]
+        assert [body_of(raw) for raw in hop.messages] == [CONTENT]
+        assert warnings(caplog) == []
+
+
+def test_a_hop_that_has_other_answers_then_gets_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeHop({"RCPT": ["250 yes", "250 yes", "250 yes", "550 5.1.1 no"]}) as hop, Front(hop) as client:
+        client.begin("b@example.com", "c@example.com")
+        client.ask("DATA")
+        hop._open[0].shutdown(socket.SHUT_RDWR)
+        hop.idle()
+        assert client.ask(CONTENT + b".") == "451 4.4.2 The connection to the next hop was lost"
+        assert hop.messages == hop.partial == []
+        assert len(warnings(caplog)) == 1
+        assert "did not wait, and answers RCPT with 550 5.1.1 no now" in warnings(caplog)[0]
 
 
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "."])
@@ -394,6 +424,12 @@ def test_utf8_addresses() -> None:
         assert client.data("Subject: Grüße\r\n\r\n".encode())[:3] == "250"
         assert hop.commands[1:3] == ["MAIL FROM:<jürgen@example.com> SMTPUTF8", "RCPT TO:<用户@例子.example>"]
         assert "for <用户@例子.example>".encode() in hop.messages[0]
+
+
+def test_addresses_with_joiners() -> None:
+    with FakeHop(keywords=ALL) as hop, Front(hop) as client:
+        assert client.ask("MAIL FROM:<a@example.com> SMTPUTF8")[:3] == "250"
+        assert client.ask("RCPT TO:<\u0646\u0627\u0645\u0647\u200c\u0627\u06cc@example.com>")[:3] == "250"
 
 
 def test_utf8_to_a_hop_that_does_not_know_it() -> None:
@@ -775,6 +811,10 @@ def test_wrong_arguments_fail_at_the_start(arguments: str, why: str) -> None:
     with pytest.raises(AppError, match=why) as failure:
         load_app(f"preforksmtp.handlers:Forward({arguments})")
     assert "ValueError: Forward: " in str(failure.value) or "TypeError" in str(failure.value)
+
+
+def test_an_address_in_brackets() -> None:
+    assert Forward("[::1]", 25).args[0].host == "::1"
 
 
 def test_right_arguments_do_not_connect() -> None:
