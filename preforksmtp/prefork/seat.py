@@ -19,7 +19,7 @@ from typing import Any
 class Drain:
     """Whether this worker is leaving. Written by its main thread only, read by every session.
 
-    `fd` becomes readable (EOF) when draining starts and stays so: poll it beside a TLS socket."""
+    `fd` becomes readable when draining starts and stays so, for nobody reads: poll it beside a TLS socket."""
 
     __slots__ = ("_write", "deadline", "fd", "requested")
 
@@ -32,7 +32,8 @@ class Drain:
         """Worker, main thread. A second call may only bring the deadline forward."""
         self.deadline = min(deadline, self.deadline)
         if not self.requested:
-            self.requested = True  # before the EOF: who is woken by it finds the reason
+            self.requested = True  # before the octet: who is woken by it finds the reason
+            os.write(self._write, b"\0")  # EOF would not do: a child that the application has forked holds this end, too
             os.close(self._write)
 
     def close(self) -> None:
