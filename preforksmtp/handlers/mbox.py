@@ -107,6 +107,8 @@ class Mbox:
         return Reject(451, "4.3.0 The mailbox is locked, try again later")
 
     def _try_lock(self, file: int) -> Identity | None:
+        if self._is_taken():  # a reader that has both must be able to let go of one, and take it again (mailbox.flush)
+            return None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(file), os.lstat(self.path)):
@@ -163,12 +165,21 @@ class Mbox:
         finally:
             os.close(lock)
 
+    def _is_taken(self) -> bool:
+        """Whether the dot lock is there, and somebody's."""
+        try:
+            return not self._is_stale(os.lstat(self._dot_lock))
+        except OSError:
+            return False  # it is not there; or what is wrong with it is told to who wants it
+
+    def _is_stale(self, status: os.stat_result) -> bool:
+        return time.time() - status.st_mtime > LOCK_AGE or self._is_dead(_read_start(self._dot_lock))
+
     def _remove_stale(self) -> None:
         """Remove a lock that was left behind. With the fcntl lock held: no two of us look at the same one."""
         try:
             status = os.lstat(self._dot_lock)
-            old = time.time() - status.st_mtime > LOCK_AGE
-            if not old and not self._is_dead(_read_start(self._dot_lock)):
+            if not self._is_stale(status):
                 return
             # Out of the way first: another program may have removed it and made its own since.
             aside = f"{self._dot_lock}.{os.getpid()}.{os.urandom(4).hex()}"

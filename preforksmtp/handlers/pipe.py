@@ -79,8 +79,8 @@ class Pipe:
         try:
             run = _Run(self.command, self._program, _environment(message, len(trace) + message.size))
         except OSError as error:
-            if error.errno == errno.E2BIG:  # a smaller part of them fits: the client sends the rest again
-                raise Reject(452, "4.5.3 Too many recipients") from error
+            if error.errno == errno.E2BIG:  # 128 KiB of them, on Linux: no later attempt would do better
+                raise Reject(554, "5.5.3 Too many recipients for one message") from error
             _log.error("message %s: %s cannot be started: %s", message.id, self.command[0], error.strerror)
             raise Reject(451, _FAILED) from error
         with run:

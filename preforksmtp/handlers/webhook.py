@@ -121,12 +121,13 @@ class Webhook:
         broken: OSError | None = None
         try:
             http_connection.request("POST", self._target.path, _body(message, head), headers)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
             broken = error  # it may have said why, before it had it all: 413 for one
         try:
             response = http_connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise broken or error from None
+        connection.headed = True
         with response:
             if broken is not None and response.status < 300:
                 raise broken  # a yes to half a message
@@ -260,6 +261,7 @@ class _Connection:
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._socket = sock
         self._deadline = deadline
+        self.headed = False  # the header of the answer has been read
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data)
@@ -269,7 +271,10 @@ class _Connection:
 
     def receive(self, buffer: Any) -> int:
         self._socket.settimeout(_left(self._deadline))
-        return self._socket.recv_into(buffer)
+        received = self._socket.recv_into(buffer)
+        if not received and not self.headed:  # http.client would take what it has for all of it
+            raise http.client.RemoteDisconnected("it closed the connection before its answer was complete")
+        return received
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(_Reader(self))
@@ -331,6 +336,8 @@ def _read_verdict(response: http.client.HTTPResponse, code: int) -> tuple[int, s
     data = response.read(ANSWER_LIMIT + 1)
     if response.length and len(data) <= ANSWER_LIMIT:  # cut off: it may have been a no
         raise http.client.IncompleteRead(data)
+    if not data and response.length is None and not response.chunked:  # its end is that of the connection
+        raise ValueError("a JSON answer that is empty or was cut off, it has no Content-Length")
     if not data.strip():
         return code, ""
     if len(data) > ANSWER_LIMIT:

@@ -33,7 +33,7 @@ class Drain:
         self.deadline = min(deadline, self.deadline)
         if not self.requested:
             self.requested = True  # before the octet: who is woken by it finds the reason
-            os.write(self._write, b"\0")  # EOF would not do: a child that the application has forked holds this end, too
+            os.write(self._write, b"\0")  # EOF would not do: a child that the application has forked holds this end
             os.close(self._write)
 
     def close(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 from preforksmtp.smtp.session import Endpoint
 from tests.handlers.fake import FakeMessage
@@ -25,6 +26,29 @@ class Envelope(FakeMessage):
     time: float = 1_000_000_000.0  # Sun Sep  9 01:46:40 2001
     params: dict[str, Any] = field(default_factory=dict)
     session: SimpleNamespace = field(default_factory=session)
+
+
+class Large(Envelope):
+    """So many blocks, not all of which may be read at once: how much each read wanted is in `asked`."""
+
+    def __init__(self, block: int, blocks: int, octet: bytes = b"x") -> None:
+        super().__init__(content=b"not to be used")
+        self._body = octet * (block * blocks)
+        self.asked: set[int | None] = set()
+
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
+    def open(self) -> BinaryIO:
+        asked = self.asked
+
+        class Body(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                asked.add(size)
+                return super().read(size)
+
+        return Body(self._body)
 
 
 def message(**changes: Any) -> Any:

@@ -18,14 +18,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from preforksmtp import Reject
 from preforksmtp.handlers import Mbox
 from preforksmtp.handlers import mbox as module
-from tests.handlers.envelope import PATIENCE, Envelope, message
+from tests.handlers.envelope import PATIENCE, Envelope, Large, message
 from tests.handlers.test_maildir import in_children
 
 RECEIVED = Envelope.received.replace("\r\n", "\n").encode() + b"\n"
@@ -117,23 +117,9 @@ def test_quoting_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_large_message_is_never_in_memory(tmp_path: Path) -> None:
-    sizes = set()
-
-    class Body(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            sizes.add(size)
-            return super().read(size)
-
-    class Large(Envelope):
-        @property
-        def size(self) -> int:
-            return 40 * module.BLOCK
-
-        def open(self) -> BinaryIO:
-            return Body(b">" * self.size)
-
-    Mbox(tmp_path / "box")(Large(content=b"not to be used"))  # type: ignore[arg-type]
-    assert sizes == {module.BLOCK}
+    large: Any = Large(module.BLOCK, 40, b">")
+    Mbox(tmp_path / "box")(large)
+    assert large.asked == {module.BLOCK}
     assert (tmp_path / "box").read_bytes() == TOP + b">" * 40 * module.BLOCK + b"\n\n"
 
 
