@@ -270,8 +270,18 @@ def _collecting(hooks: Hooks, collect: Callable[[Message], None]) -> Hooks:
 def _then(message: Callable[[Message], Any], collect: Callable[[Message], None]) -> Callable[[Message], Any]:
     def handle(received: Message) -> Any:
         answer = message(received)
-        if not isinstance(answer, Reply) or answer.positive:
+        if _accepts(answer):
             collect(received)
         return answer
 
     return handle
+
+
+def _accepts(answer: object) -> bool:
+    """Whether the session will make a 2xx of what the handler has returned, or 451 for it is no answer."""
+    if isinstance(answer, str):
+        try:
+            answer = Reply(250, answer)
+        except ValueError:
+            return False
+    return answer is None or (isinstance(answer, Reply) and answer.code < 300)

@@ -104,6 +104,15 @@ def test_a_reply_that_refuses_is_not_collected() -> None:
     assert server.messages == []
 
 
+@pytest.mark.parametrize("answer", [1, True, b"250 Ok", "two\r\nlines", ("250", "Ok"), Reply(354, "go on")])
+def test_what_is_no_answer_is_not_collected(answer: Any) -> None:
+    with Server(lambda message: answer) as server:
+        with pytest.raises(smtplib.SMTPDataError) as failed:
+            send(server)
+        assert failed.value.smtp_code == 451
+    assert server.messages == []
+
+
 class Mail(Handler):
     events: list[str] = []
 
