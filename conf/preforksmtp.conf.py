@@ -171,13 +171,23 @@
 # all of them.
 # auth_mechanisms = []
 
+# When SCRAM is offered with -PLUS, bound to the TLS connection: 'auto' where usual clients can do
+# it (TLS 1.2; 1.3 if this Python has tls-exporter); 'always' also where there is only tls-server-
+# end-point, at which many give up. Per bind.
+# channel_binding = "auto"
+
+# File with a random secret of at least 16 bytes, the same on all hosts that know the same users:
+# of it are made the SCRAM salts of users who are not there, which must last as others do.
+# Default: the machine's id; where it has none, the private key.
+# auth_secret_file = None
+
 # Offer AUTH without TLS, so that passwords may cross the network in clear (RFC 4954 4). Per bind.
 # allow_insecure_auth = False
 
 # Failed AUTH commands after which a session is ended with 421; 0 is no limit. Per bind.
 # max_auth_failures = 3
 
-# Seconds that each failed AUTH waits for its reply. Per bind.
+# Seconds between the client's last line and the reply to each failed AUTH. Per bind.
 # auth_failure_delay = 1
 
 # Bytes of a message held in memory; a larger one is written to a temporary file. Per bind.
@@ -215,8 +225,9 @@
 # max_recipient_rate = 0
 
 # Most failed AUTH commands of one client per minute, over all workers: 454 4.7.0, without asking
-# the application. Attempts under way count until they succeed. 0 is no limit. Per bind.
-# max_auth_failure_rate = 0
+# the application. Attempts under way count until they succeed, and more than that wait for their
+# turn. 0 is no limit. Per bind.
+# max_auth_failure_rate = 60
 
 # Bits of an IPv4 address that make one client.
 # client_prefix_v4 = 32

@@ -70,7 +70,7 @@ def check(config: "Config") -> list[str]:
 
     Call it after config.apply(), for relative names start from `chdir`.
     """
-    errors = _check_certificates(config) + _check_identity(config)
+    errors = _check_certificates(config) + _check_identity(config) + _check_auth_secret(config)
     for name in ("error_logfile", "access_logfile", "transcript"):
         file = getattr(config, name)
         if file not in (None, "-"):
@@ -252,6 +252,17 @@ def _check_certificates(config: "Config") -> list[str]:
         except TLSError as error:
             errors.append(str(error))
     return list(dict.fromkeys(errors))
+
+
+def _check_auth_secret(config: "Config") -> list[str]:
+    from preforksmtp.salts import read_secret
+
+    if config.auth_secret_file is not None:
+        try:
+            read_secret(config.auth_secret_file)
+        except ValueError as error:
+            return [str(error)]
+    return []
 
 
 def _check_logfile(name: str, file: str) -> list[str]:

@@ -34,7 +34,8 @@ from .prefork.pool import Serve
 from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
-from .service import Service, make_terms
+from .salts import CHANCE, salt_key
+from .service import Service, Terms, make_terms
 from .service import describe as describe_session
 from .settings import HOOKS
 from .smtp.handler import Hooks as AppHooks
@@ -89,6 +90,10 @@ class Composition:
         self.identity = privileges.find(settings.user, settings.group)
         self.log = logging.getLogger(log.LOGGER)
         views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
+        try:
+            self._salt_key = salt_key(settings.auth_secret_file, [view.keyfile or view.certfile for view in views])
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
         self.certificates = CertificateWatch(views, partial(make_contexts, settings), self.log)
         names = [hook.name for hook in HOOKS if hook.name != "ssl_context"]
         functions = {name: function for name in names if (function := getattr(settings, name)) is not None}
@@ -155,16 +160,12 @@ class Composition:
                 self.certificates.contexts.get(listener.bind.text),
                 hooks,
                 partial(make_limiter, clients=worker.clients, slot=worker.slot, log=self.log),
+                self._salt_key or CHANCE,
             )
             for listener in self.listeners
         ]
         if worker.slot == 0:
-            for bind in (term.bind for term in terms if term.rules.require_auth and not term.rules.mechanisms):
-                self.log.warning(
-                    "bind %r: require_auth, but nobody can authenticate: the application has none of authenticate, "
-                    "password, token and certificate, or auth_mechanisms leaves none of their mechanisms",
-                    bind,
-                )
+            self._warn_of_auth(terms)
         self._lanes.listen(worker.lane, self.settings.backlog)
         observed = bool(self.settings.status_bind or self.settings.statsd_host or self.settings.control_socket)
         service = Service(
@@ -172,6 +173,22 @@ class Composition:
         )
         worker.turn_away, worker.describe = service.turn_away, describe_session
         return service.serve
+
+
+    def _warn_of_auth(self, terms: Sequence[Terms]) -> None:
+        """First worker: what shows only once APP is loaded."""
+        for bind in (term.bind for term in terms if term.rules.require_auth and not term.rules.mechanisms):
+            self.log.warning(
+                "bind %r: require_auth, but nobody can authenticate: the application has none of authenticate, "
+                "password, token and certificate, or auth_mechanisms leaves none of their mechanisms",
+                bind,
+            )
+        offers_scram = any(name.startswith("SCRAM") for term in terms for name in term.rules.mechanisms)
+        if offers_scram and self._salt_key is None:
+            self.log.warning(
+                "auth_secret_file: not set, and this machine has neither an id nor a private key: SCRAM salts of users "
+                "who are not there change with each start, which tells who is"
+            )
 
 
 def make_contexts(settings: config.Config) -> dict[str, ssl.SSLContext | None]:

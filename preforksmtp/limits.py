@@ -13,7 +13,7 @@ import socket
 from typing import Any
 
 from .networks import Networks
-from .prefork.clients import CONNECTIONS, FAILURES, MESSAGES, RECIPIENTS, Clients
+from .prefork.clients import ATTEMPTS, CONNECTIONS, FAILURES, MESSAGES, RECIPIENTS, Clients
 from .smtp import reply
 from .smtp.reply import Reject, Reply
 from .smtp.rules import Rules
@@ -27,14 +27,15 @@ SHARED = (
     "max_connection_rate",
     "max_message_rate",
     "max_recipient_rate",
-    "max_auth_failure_rate",
     "stress_threshold",
 )
+# Also such a one, but a client that does not try to authenticate need not be known for it.
+_AUTH = "max_auth_failure_rate"
 _RATES = (
     ("max_connection_rate", CONNECTIONS, reply.TOO_MANY_CONNECTIONS),
     ("max_message_rate", MESSAGES, reply.MESSAGE_RATE),
     ("max_recipient_rate", RECIPIENTS, reply.RECIPIENT_RATE),
-    ("max_auth_failure_rate", FAILURES, reply.AUTH_FAILURE_RATE),
+    (_AUTH, FAILURES, reply.AUTH_FAILURE_RATE),
 )
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 
@@ -58,9 +59,14 @@ def client_octets(host: str, prefix_v4: int, prefix_v6: int) -> bytes:
 
 def make_limiter(config: Any, rules: Rules, clients: Clients, slot: int, log: logging.Logger) -> Limiter | None:
     """The limiter of a listener, None if nothing there needs one. `config` is the settings as the bind has them."""
-    if not config.trusted_clients and not any(getattr(config, name) for name in SHARED):
-        return None
-    return Limiter(config, rules, clients, slot, log)
+    if _knows_all(config) or (rules.mechanisms and getattr(config, _AUTH)):
+        return Limiter(config, rules, clients, slot, log)
+    return None
+
+
+def _knows_all(config: Any) -> bool:
+    """Is each client counted, whatever it does?"""
+    return bool(config.trusted_clients) or any(getattr(config, name) for name in SHARED)
 
 
 class Limiter:
@@ -71,6 +77,7 @@ class Limiter:
         self.table = clients.tables[slot]
         self.table.open(config.threads)
         self.log = log
+        self.knows_all = _knows_all(config)
         self.max_connections: int = config.max_connections
         self.busy_reply: bool = config.busy_reply
         self.max_connections_per_ip: int = config.max_connections_per_ip
@@ -85,10 +92,11 @@ class Limiter:
     def enter(self, session: Session) -> Visit:
         """A session begins; it has a `refusal` where it must not."""
         visit = Visit(self, session)
-        try:
-            visit.admit()
-        except Reject as refused:
-            visit.refusal = refused.reply
+        if self.knows_all:
+            try:
+                visit.admit()
+            except Reject as refused:
+                visit.refusal = refused.reply
         return visit
 
     def rules(self, session: Session) -> Rules:
@@ -113,7 +121,7 @@ class Limiter:
 class Visit:
     """One session's limits; see smtp/limits.py."""
 
-    __slots__ = ("_here", "_key", "_limiter", "_place", "_said", "_session", "refusal")
+    __slots__ = ("_here", "_key", "_limiter", "_minutes", "_place", "_said", "_session", "refusal")
 
     def __init__(self, limiter: Limiter, session: Session) -> None:
         self._limiter = limiter
@@ -122,6 +130,7 @@ class Visit:
         self._place = -1
         self._here = False
         self._said = ""
+        self._minutes: tuple[int, int] | None = None  # in which the attempt under way was counted
         self.refusal: Reply | None = None
 
     def admit(self) -> None:
@@ -149,7 +158,8 @@ class Visit:
 
     def moved(self) -> None:
         self.leave()
-        self.admit()
+        if self._limiter.knows_all:
+            self.admit()
 
     def leave(self) -> None:
         if self._here:
@@ -163,12 +173,39 @@ class Visit:
     def recipient(self) -> None:
         self._count(RECIPIENTS)
 
-    def attempt(self) -> None:
-        self._count(FAILURES)
+    def look(self) -> None:
+        if not self._here:
+            self.admit()
+        most, name, answer = self._limiter.rates[FAILURES]
+        if most and self._key and self._failures() >= most:
+            self._refuse(name, most, answer)
 
-    def succeeded(self) -> None:
-        if self._key and self._limiter.rates[FAILURES][0]:
-            self._limiter.table.count(self._place, FAILURES, -1)
+    def attempt(self) -> bool:
+        self.look()
+        most = self._limiter.rates[FAILURES][0]
+        if not most or not self._key:
+            return True
+        table = self._limiter.table
+        self._minutes = table.count(self._place, ATTEMPTS), table.count(self._place, FAILURES)
+        if self._limiter.clients.rate(self._key, FAILURES) <= most:
+            return True
+        self.decided(right=True)
+        return False
+
+    def decided(self, right: bool) -> None:
+        if self._minutes is not None:
+            attempt, failure = self._minutes
+            self._minutes = None
+            table = self._limiter.table
+            if right:
+                table.take_back(self._place, FAILURES, failure)
+            table.take_back(self._place, ATTEMPTS, attempt)
+
+    def _failures(self) -> float:
+        """Those that are certain; attempts that begin while we look make them fewer, but `attempt` counts exactly."""
+        clients = self._limiter.clients
+        failures = clients.rate(self._key, FAILURES)
+        return failures - clients.rate(self._key, ATTEMPTS)
 
     def stressed(self) -> bool:
         sessions, capacity = self._limiter.clients.load()
@@ -195,9 +232,9 @@ class Visit:
         if not most or not self._key:
             return
         table = self._limiter.table
-        table.count(self._place, rate)
+        minute = table.count(self._place, rate)
         if self._limiter.clients.rate(self._key, rate) > most:
-            table.count(self._place, rate, -1)
+            table.take_back(self._place, rate, minute)
             self._refuse(name, most, answer)
 
     def _refuse(self, limit: str, most: int, answer: Reply) -> None:

@@ -68,8 +68,10 @@ def make_terms(
     context: ssl.SSLContext | None,
     hooks: Hooks,
     limiter: Callable[[Any, Rules], Limiter | None] | None = None,
+    salt_key: bytes | None = None,
 ) -> Terms:
-    """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname()."""
+    """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname().
+    `salt_key`: see salts.py; None: one for the time being."""
     rules = Rules(
         hooks=hooks,
         hostname=config.hostname,
@@ -95,6 +97,8 @@ def make_terms(
         max_auth_failures=config.max_auth_failures,
         auth_failure_delay=config.auth_failure_delay,
         auth_mechanisms=config.auth_mechanisms,
+        channel_binding=config.channel_binding,
+        salt_key=salt_key or os.urandom(32),
         max_line_length=config.max_line_length,
         accept_bare_newlines=config.bare_newlines == "accept",
         spool_threshold=config.spool_threshold,
@@ -286,10 +290,11 @@ class SessionJournal:
         """The service's own: by a limit, before a word was spoken."""
         self._row[scoreboard.REFUSED] += 1
 
-    def authenticated(self, session: Session, mechanism: str, username: str | None) -> None:
+    def authenticated(self, session: Session, mechanism: str, username: str | None, binding: str = "") -> None:
         self._row[scoreboard.AUTH_FAILED if username is None else scoreboard.AUTH_OK] += 1
         if username is None:
-            self._log.info("session %s: %s failed AUTH %s", session.id, session.peer, mechanism)
+            asked = f" (channel binding {binding})" if binding else ""
+            self._log.info("session %s: %s failed AUTH %s%s", session.id, session.peer, mechanism, asked)
 
     def tls_started(self, session: Session) -> None:
         self._row[scoreboard.TLS] += 1

@@ -219,13 +219,21 @@ SETTINGS = (
     Setting("auth_mechanisms", (), words("NAME,NAME", upper=True), (), SMTP,
             "SASL mechanisms to offer of those the application's methods allow (RFC 4954).", "session",
             shown="all of them"),
+    Setting("channel_binding", (), choice("auto", "always", "never"), "auto", SMTP,
+            "When SCRAM is offered with -PLUS, bound to the TLS connection: 'auto' where usual clients can do it (TLS "
+            "1.2; 1.3 if this Python has tls-exporter); 'always' also where there is only tls-server-end-point, at "
+            "which many give up.", "session"),
+    Setting("auth_secret_file", (), path(), None, SMTP,
+            "File with a random secret of at least 16 bytes, the same on all hosts that know the same users: of it are "
+            "made the SCRAM salts of users who are not there, which must last as others do.",
+            shown="the machine's id; where it has none, the private key"),
     Setting("allow_insecure_auth", (), boolean(), False, SMTP,
             "Offer AUTH without TLS, so that passwords may cross the network in clear (RFC 4954 4).",
             "session"),
     Setting("max_auth_failures", (), integer(0), 3, SMTP,
             "Failed AUTH commands after which a session is ended with 421; 0 is no limit.", "session"),
     Setting("auth_failure_delay", (), seconds(zero=True), 1, SMTP,
-            "Seconds that each failed AUTH waits for its reply.", "session"),
+            "Seconds between the client's last line and the reply to each failed AUTH.", "session"),
     Setting("spool_threshold", (), size(), 1 * MIB, SMTP,
             "Bytes of a message held in memory; a larger one is written to a temporary file.", "session"),
     Setting("spool_dir", (), path("DIR"), None, SMTP,
@@ -249,9 +257,10 @@ SETTINGS = (
     Setting("max_recipient_rate", (), integer(), 0, LIMITS,
             "Most recipients (RCPT commands) of one client per minute, over all workers: 450 4.7.1. 0 is no limit.",
             "session"),
-    Setting("max_auth_failure_rate", (), integer(), 0, LIMITS,
+    Setting("max_auth_failure_rate", (), integer(), 60, LIMITS,
             "Most failed AUTH commands of one client per minute, over all workers: 454 4.7.0, without asking the "
-            "application. Attempts under way count until they succeed. 0 is no limit.", "session"),
+            "application. Attempts under way count until they succeed, and more than that wait for their turn. 0 is no "
+            "limit.", "session"),
     Setting("client_prefix_v4", (), integer(1, 32), 32, LIMITS,
             "Bits of an IPv4 address that make one client."),
     Setting("client_prefix_v6", (), integer(1, 128), 64, LIMITS,

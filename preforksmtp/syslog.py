@@ -201,16 +201,16 @@ def _connect_unix(path: str) -> socket.socket:
 def _connect(addresses: Sequence[_Address], timeout: float) -> socket.socket:
     """The first of them that answers, within `timeout` seconds for all of them."""
     deadline = time.monotonic() + timeout
-    fault: OSError = TimeoutError("timed out")
-    for family, kind, protocol, _, address in addresses:
+    for place, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         left = deadline - time.monotonic()
         if left <= 0:
             break
         try:
             return _connected(socket.socket(family, kind, protocol), address, left)
-        except OSError as error:
-            fault = error
-    raise fault
+        except OSError:
+            if place == len(addresses):
+                raise
+    raise TimeoutError("timed out")
 
 
 def _connected(sock: socket.socket, address: object, timeout: float) -> socket.socket:

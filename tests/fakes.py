@@ -85,7 +85,7 @@ class FakeWire:
         self.flush()
         return bool(self._buffer or self._script)
 
-    def pause(self, seconds: float, since: float = 0.0) -> None:
+    def pause(self, seconds: float, since: float = 0.0, idle: bool = False) -> None:
         self.flush()
         self.pauses.append(seconds)
 
@@ -134,8 +134,8 @@ class RecordingJournal:
     def message(self, session: Session, transaction: Any, size: int, reply: Any) -> None:
         self.events.append(("message", transaction.sender, list(transaction.recipients), size, reply.code))
 
-    def authenticated(self, session: Session, mechanism: str, username: str | None) -> None:
-        self.events.append(("authenticated", mechanism, username))
+    def authenticated(self, session: Session, mechanism: str, username: str | None, binding: str = "") -> None:
+        self.events.append(("authenticated", mechanism, username, *([binding] if binding else [])))
 
     def tls_started(self, session: Session) -> None:
         self.events.append(("tls_started",))

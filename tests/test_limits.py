@@ -13,7 +13,7 @@ from preforksmtp.networks import Networks
 from preforksmtp.prefork.clients import FAILURES, WINDOW, Clients
 from preforksmtp.settings import SETTINGS
 from preforksmtp.smtp import reply
-from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.handler import Handler, Hooks
 from preforksmtp.smtp.reply import Reject, Reply
 from preforksmtp.smtp.rules import Rules
 from preforksmtp.smtp.session import Endpoint, Session
@@ -81,7 +81,11 @@ class Server:
 
 def refusal(visit: Visit, what: str) -> Reply | None:
     try:
-        getattr(visit, what)()
+        if what == "fail":
+            assert visit.attempt()
+            visit.decided(right=False)
+        else:
+            getattr(visit, what)()
     except Reject as refused:
         return refused.reply
     return None
@@ -89,7 +93,7 @@ def refusal(visit: Visit, what: str) -> Reply | None:
 
 def test_nothing_is_made_where_nothing_is_limited() -> None:
     server = Server()
-    assert make_limiter(server.config, server.rules, server.clients, 0, LOG) is None
+    assert make_limiter(server.config, server.rules, server.clients, 0, LOG) is None, "nobody can authenticate there"
     for name in ("max_connections", "max_connections_per_ip", "max_message_rate", "busy_reply", "stress_threshold"):
         vars(server.config)[name] = 1
         assert make_limiter(server.config, server.rules, server.clients, 0, LOG) is not None, name
@@ -149,7 +153,7 @@ def test_connections_per_minute_and_what_was_refused_does_not_count() -> None:
     [
         ("max_message_rate", "message", reply.MESSAGE_RATE),
         ("max_recipient_rate", "recipient", reply.RECIPIENT_RATE),
-        ("max_auth_failure_rate", "attempt", reply.AUTH_FAILURE_RATE),
+        ("max_auth_failure_rate", "fail", reply.AUTH_FAILURE_RATE),
     ],
 )
 def test_rates_over_both_workers(setting: str, what: str, answer: Reply, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,14 +168,67 @@ def test_rates_over_both_workers(setting: str, what: str, answer: Reply, caplog:
     assert refusal(one, what) is None
 
 
+class Login(Handler):
+    def authenticate(self, username: str, password: str) -> bool:
+        return False
+
+
+def test_failed_auth_is_limited_by_default_and_costs_nobody_else_anything() -> None:
+    server = Server()
+    rules = Rules(Hooks.of_class(Login))
+    limiter = make_limiter(server.config, rules, server.clients, 0, LOG)
+    assert limiter is not None
+    session = Session("s", Endpoint("192.0.2.1", 99), lambda: Endpoint("", 0), "", "mx.test")
+    visit = limiter.enter(session)
+    assert server.clients.total() == 0, "a client that does not try is not counted"
+    assert [refusal(visit, "fail") for _ in range(61)] == [None] * 60 + [reply.AUTH_FAILURE_RATE]
+    assert refusal(visit, "look") == reply.AUTH_FAILURE_RATE
+    session.peer = Endpoint("192.0.2.2", 99)
+    visit.moved()
+    assert refusal(visit, "look") is None, "XCLIENT: another client"
+    visit.leave()
+    assert server.clients.total() == 0
+    server.config.max_auth_failure_rate = 0
+    assert make_limiter(server.config, rules, server.clients, 0, LOG) is None
+
+
 def test_authentication_that_succeeds_does_not_count() -> None:
     server = Server(max_auth_failure_rate=2)
     visit = server.come()
     for _ in range(10):
-        assert refusal(visit, "attempt") is None
-        visit.succeeded()
-    assert [refusal(visit, "attempt") for _ in range(3)] == [None, None, reply.AUTH_FAILURE_RATE]
+        assert visit.attempt()
+        visit.decided(right=True)
+        visit.decided(right=True)
+    assert [refusal(visit, "fail") for _ in range(3)] == [None, None, reply.AUTH_FAILURE_RATE]
     assert server.clients.rate(visit._key, FAILURES) == 2
+
+
+def test_attempts_count_before_they_are_tried_and_wait_for_those_under_way() -> None:
+    """So parallel ones cannot overtake the count, and many who know their password need not fear it."""
+    server = Server(max_auth_failure_rate=3)
+    visits = [server.come(worker=number % 2) for number in range(6)]
+    assert [visit.attempt() for visit in visits] == [True] * 3 + [False] * 3, "not refused: these may all be right"
+    assert refusal(visits[4], "look") is None
+    visits[0].decided(right=True)
+    assert [visit.attempt() for visit in visits[3:]] == [True, False, False]
+    for visit in visits[1:4]:
+        visit.decided(right=False)
+    assert [refusal(visit, "attempt") for visit in visits[4:]] == [reply.AUTH_FAILURE_RATE] * 2
+    assert server.clients.rate(visits[0]._key, FAILURES) == 3, "no more than three were tried and failed"
+
+
+def test_who_has_an_account_gets_no_guess_more_for_it() -> None:
+    """A success that takes a minute takes back what it has counted, and nothing of the next minute."""
+    server = Server(max_auth_failure_rate=20)
+    honest = [server.come() for _ in range(10)]
+    assert all(visit.attempt() for visit in honest)
+    server.now += 60
+    guessing = server.come(worker=1)
+    for _ in range(5):
+        assert refusal(guessing, "fail") is None
+    for visit in honest:
+        visit.decided(right=True)
+    assert server.clients.rate(guessing._key, FAILURES) == 5
 
 
 def test_the_exempt_are_counted_and_not_limited() -> None:
@@ -181,7 +238,7 @@ def test_the_exempt_are_counted_and_not_limited() -> None:
     trusted = [server.come("198.51.100.7", n % 2) for n in range(5)]
     assert {visit.refusal for visit in [*trusted, server.come("unix")]} == {None}
     assert {refusal(trusted[0], "message") for _ in range(5)} == {None}
-    trusted[0].succeeded()
+    trusted[0].decided(right=True)
     assert server.limiters[0].rules(server.session).max_messages == 0
     assert server.clients.total() == 6
     assert server.come("192.0.2.1").refusal == reply.TOO_BUSY

@@ -120,18 +120,21 @@ class Webhook:
         http_connection.sock = cast(Any, connection)
         broken: OSError | None = None
         try:
-            http_connection.request("POST", self._target.path, _body(message, head), headers)
-        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
-            broken = error  # it may have said why, before it had it all: 413 for one
-        try:
-            response = http_connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise broken or error from None
-        connection.headed = True
-        with response:
-            if broken is not None and response.status < 300:
-                raise broken  # a yes to half a message
-            return self._judge(message, response)
+            try:
+                http_connection.request("POST", self._target.path, _body(message, head), headers)
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
+                broken = error  # it may have said why, before it had it all: 413 for one
+            try:
+                response = http_connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise broken or error from None
+            connection.headed = True
+            with response:
+                if broken is not None and response.status < 300:
+                    raise broken  # a yes to half a message
+                return self._judge(message, response)
+        finally:
+            broken = None  # it and this frame, with the message, would hold each other
 
     def _judge(self, message: Message, response: http.client.HTTPResponse) -> Reply | None:
         status = response.status

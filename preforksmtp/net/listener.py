@@ -181,7 +181,7 @@ def _open_inet(bind: Bind, backlog: int, tries: int) -> list[Listener]:
             listeners.append(Listener(bind, _listen_retrying(bind, family, address, backlog, tries)))
         except OSError as error:
             if len(addresses) > 1 and _family_missing(family, error):
-                missing = error
+                missing = error.with_traceback(None)
                 log.info("%s: not listening on [%s]: %s", bind.text, address[0], error.strerror)
                 continue
             for listener in listeners:

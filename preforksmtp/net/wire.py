@@ -17,7 +17,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import cast
 
-from .drain import Drain, await_socket
+from .drain import Drain, await_socket, await_time
 from .handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
 
 __all__ = ["TLS", "Drain", "Wire"]
@@ -26,7 +26,6 @@ _LINE_READ = 4096
 _TRICKLE = 1024  # octets after which a slow body has earned a new deadline
 _LINGER = 2.0  # seconds to let a client read our last reply
 _LINGER_OCTETS = 1 << 20
-_LEFT = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only a reset is seen
 
 
 class Wire:
@@ -150,22 +149,24 @@ class Wire:
         """See smtp/wire.py."""
         if self._position < len(self._buffer) or (self._tls and cast(ssl.SSLSocket, self._sock).pending()):
             return True
-        return self._poll(select.POLLIN, seconds)
-
-    def pause(self, seconds: float, since: float = 0.0) -> None:
-        """See smtp/wire.py."""
-        self._poll(_LEFT, max(0.0, since + seconds - monotonic()) if since else seconds)
-
-    def _poll(self, events: int, seconds: float) -> bool:
         self.flush()
         deadline = monotonic() + seconds
         try:
-            await_socket(self._sock, events, min(deadline, self._end or deadline), self._drain)
+            await_socket(self._sock, select.POLLIN, min(deadline, self._end or deadline), self._drain)
         except TimeoutError:
             return False
         except InterruptedError:
             pass
         return True
+
+    def pause(self, seconds: float, since: float = 0.0, idle: bool = False) -> None:
+        """See smtp/wire.py."""
+        self.flush()
+        deadline = (since or monotonic()) + seconds
+        end = min(deadline, self._end or deadline)
+        await_time(self._sock, end, self._drain if idle else None)
+        if end < deadline:
+            raise TimeoutError
 
     def push_back(self, data: bytes) -> None:
         self._buffer = data + self._buffer[self._position :]

@@ -31,9 +31,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 from itertools import compress
 
-# The rates of a client, each per minute.
-CONNECTIONS, MESSAGES, RECIPIENTS, FAILURES = range(4)
-RATES = 4
+# The rates of a client, each per minute. ATTEMPTS are those of the last two minutes that are under way.
+CONNECTIONS, MESSAGES, RECIPIENTS, FAILURES, ATTEMPTS = range(5)
+RATES = 5
 
 ENTRIES = 4096  # places per table at least; a power of two
 WINDOW = 8
@@ -94,13 +94,27 @@ class Table:
                 self.sessions[place] -= 1
             self.header[_SESSIONS] -= 1
 
-    def count(self, place: int, rate: int, by: int = 1) -> None:
-        """Add to a rate of the client that stands there; -1 takes back."""
+    def count(self, place: int, rate: int, by: int = 1) -> int:
+        """Add to a rate of the client that stands there. The minute in which that was, for take_back."""
         with self._lock:
             column = self.rates[rate]
-            word = _rolled(column[place], _minute(self._clock()))
-            if 0 <= (word & _MOST) + by <= _MOST:
+            minute = _minute(self._clock())
+            word = _rolled(column[place], minute)
+            if (word & _MOST) + by <= _MOST:
                 word += by
+            column[place] = word
+        return minute
+
+    def take_back(self, place: int, rate: int, minute: int) -> None:
+        """Undo one count of that minute, and of no other: or who takes back a minute late has credit in the next."""
+        with self._lock:
+            column = self.rates[rate]
+            now = _minute(self._clock())
+            word = _rolled(column[place], now)
+            if minute == now and word & _MOST:
+                word -= 1
+            elif minute == now - 1 & _MINUTES and word >> _BITS & _MOST:
+                word -= 1 << _BITS
             column[place] = word
 
     def _claim(self, key: int) -> int:

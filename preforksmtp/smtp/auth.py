@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,16 +17,17 @@ from .scram import ScramSecret, Secret, check_password
 if TYPE_CHECKING:
     from .dialogue import Dialogue
 
-_MISUSE = (500, 501)  # refused, but nothing was tried: cancelled, malformed, too long
+_MISUSE = (500, 501)  # cancelled, malformed, too long
+# Seconds between looks for a turn, where a client has as many attempts under way as it may fail: about ten in all.
+_TURNS = (0.02, 0.05, 0.1, 0.2) + 20 * (0.5,)
 
 
 def auth(dialogue: Dialogue, argument: str) -> Reply:
-    """Run the exchange the client asks for; success is remembered in `session.user`, once a session."""
+    """Run the exchange the client asks for; success is remembered in `session.user`, once a session. Also after HELO:
+    printers and cameras know nothing else."""
     session, rules = dialogue.session, dialogue.rules
     if not rules.mechanisms:
         raise Reject(reply.NOT_IMPLEMENTED)
-    if not session.esmtp:
-        raise Reject(reply.EHLO_FIRST)
     if session.user is not None:
         raise Reject(reply.ALREADY_AUTHENTICATED)
     words = argument.split()
@@ -37,52 +39,43 @@ def auth(dialogue: Dialogue, argument: str) -> Reply:
     if name not in dialogue.offer().mechanisms:
         raise Reject(reply.AUTH_NEEDS_TLS if session.tls is None else reply.UNKNOWN_MECHANISM)
     initial = decode_response(words[1], initial=True) if len(words) == 2 else None
-    if dialogue.limits is not None:
-        dialogue.limits.attempt()
-    exchange = _Exchange(dialogue)
+    exchange = _Exchange(dialogue, name)
     try:
+        if dialogue.limits is not None:
+            dialogue.limits.look()
         identity = MECHANISMS[name].run(initial, exchange.ask, exchange)
     except Reject as refusal:
-        if refusal.reply.code >= 500 and refusal.reply.code not in _MISUSE:  # a hook may refuse in its own words
-            dialogue.journal.authenticated(session, name, None)
-            _punish(dialogue, exchange.heard)
-        elif dialogue.limits is not None:
-            dialogue.limits.succeeded()
+        if exchange.tries or refusal.reply.code not in _MISUSE:  # else nothing was tried
+            exchange.failed(refusal.reply)
         raise
-    if dialogue.limits is not None:
-        dialogue.limits.succeeded()
+    exchange.succeeded()
     session.user = identity
     dialogue.journal.authenticated(session, name, identity)
     return reply.AUTHENTICATED
 
 
-def _punish(dialogue: Dialogue, heard: float) -> None:
-    """A failure makes the client wait, and the last one allowed in a session ends it: guessing must be slow.
-
-    The wait begins with what the client said last, so that it does not tell how long a hook took to say no: one that
-    finds no such user is often faster.
-    """
-    dialogue.auth_failures += 1
-    dialogue.wire.pause(dialogue.rules.auth_failure_delay, heard)
-    if 0 < dialogue.rules.max_auth_failures <= dialogue.auth_failures:
-        dialogue.journal.ended(dialogue.session, "too many AUTH failures (max_auth_failures)")
-        dialogue.end(reply.TOO_MANY_AUTH_FAILURES)
-
-
 class _Exchange:
     """One exchange with the client, and the handler's hooks as a mechanism calls them.
 
-    Only what the hooks themselves raise is the handler's failure. `heard`: when the client spoke last (monotonic).
+    Only what the hooks themselves raise is the handler's failure. An attempt is counted before anything is tried, so
+    that others at the same time cannot overtake the count, and only success takes it back: whatever else comes of it,
+    be it an exception of the hook or a client that leaves, was one. `heard`: when the client spoke last (monotonic).
     """
 
-    def __init__(self, dialogue: Dialogue) -> None:
+    def __init__(self, dialogue: Dialogue, mechanism: str) -> None:
         self._dialogue = dialogue
+        self._mechanism = mechanism
         self.heard = monotonic()
+        self.tries = False  # something was tried, and it is not known to be right
+        self._failed = False
         self.hostname = dialogue.rules.hostname
+        self.salt_key = dialogue.rules.salt_key
         self.iterations = dialogue.hooks.scram_iterations
+        self.salt_octets = dialogue.hooks.scram_salt_octets
         tls = dialogue.session.tls
         self.bindings: Mapping[str, bytes] = tls.bindings if tls is not None else {}
         self.offers_binding = any(name.endswith("-PLUS") for name in dialogue.offer().mechanisms)
+        self.asked_binding = ""
 
     def ask(self, challenge: bytes) -> bytes:
         """Send a challenge, read the response. A drain may interrupt the wait: no mail is lost by it."""
@@ -96,8 +89,55 @@ class _Exchange:
             raise Reject(reply.BAD_BASE64)
         return decode_response(str(line[:-2], "ascii"))
 
+    # --- who tries, and how often
+
+    def attempt(self) -> None:
+        """See smtp/scram.py. Who has many attempts under way waits for the outcome of some."""
+        dialogue = self._dialogue
+        if dialogue.limits is not None:
+            for seconds in _TURNS:
+                if dialogue.limits.attempt():
+                    break
+                dialogue.wire.pause(seconds, idle=True)
+            else:
+                raise Reject(reply.AUTH_FAILURE_RATE)
+        self.tries = True
+
+    def succeeded(self) -> None:
+        """See smtp/scram.py."""
+        if self.tries:
+            self.tries = False
+            if self._dialogue.limits is not None:
+                self._dialogue.limits.decided(right=True)
+
+    def failed(self, answer: Reply = reply.AUTH_FAILED) -> None:
+        """Once: count the failure, and return when the client may hear of it; the last one allowed ends the session.
+
+        Guessing must be slow, and time must not tell what reply will. The wait begins with what the client said last,
+        so that it does not tell how long a hook took to say no: one that finds no such user is often faster.
+        """
+        if self._failed:
+            return
+        self._failed = True
+        dialogue = self._dialogue
+        if dialogue.limits is not None:
+            if not self.tries and answer.code >= 500:
+                with suppress(Reject):
+                    dialogue.limits.attempt()
+            dialogue.limits.decided(right=False)
+        dialogue.auth_failures += 1
+        if answer.code >= 500:  # what is temporary proves nothing against the client
+            dialogue.journal.authenticated(dialogue.session, self._mechanism, None, self.asked_binding)
+        dialogue.wire.pause(dialogue.rules.auth_failure_delay, self.heard, idle=True)
+        if 0 < dialogue.rules.max_auth_failures <= dialogue.auth_failures:
+            dialogue.journal.ended(dialogue.session, "too many AUTH failures (max_auth_failures)")
+            dialogue.end(reply.TOO_MANY_AUTH_FAILURES)
+
+    # --- the handler's hooks
+
     def authenticate(self, username: str, password: str) -> bool:
         dialogue = self._dialogue
+        self.attempt()
         if not dialogue.hooks.authenticate:
             return check_password(self.password(username), password, self.iterations)
         return cast("bool", dialogue.call("authenticate", dialogue.handler.authenticate, username, password))
@@ -107,6 +147,7 @@ class _Exchange:
         return cast("Secret", secret)
 
     def token(self, username: str, token: str) -> str | None:
+        self.attempt()
         verdict = self._dialogue.call("token", self._dialogue.handler.token, username, token)
         if isinstance(verdict, str):
             return verdict or None
@@ -114,6 +155,7 @@ class _Exchange:
 
     def certificate(self) -> str | None:
         dialogue = self._dialogue
+        self.attempt()
         facts = dialogue.session.tls.peer_certificate
         return cast("str | None", dialogue.call("certificate", _identity, dialogue.handler.certificate, facts))
 

@@ -176,7 +176,7 @@ class DataReader:
     def _fail(self, fault: BodyFault) -> BodyFault:
         if self.fault is None or fault.fatal:
             self.fault = fault
-        return fault
+        return fault.fresh()
 
 
 def has_bare_newline(body: bytes) -> bool:

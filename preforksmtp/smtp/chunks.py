@@ -109,7 +109,7 @@ class ChunkReader:
         self._unchecked = False
         if self._limit and self.size + self._left > self._limit:
             self.fault = BodyFault(reply.TOO_LARGE)
-            raise self.fault
+            raise self.fault.fresh()
 
     def _await_chunk(self) -> None:
         """Run what comes between two chunks."""
@@ -128,7 +128,7 @@ class ChunkReader:
                 self._wire.push_back(line)
                 self.finished = True
                 self.fault = Abandoned()
-                raise self.fault
+                raise self.fault.fresh()
             dialogue.execute(name, argument, line, _BETWEEN | _ABANDON)
 
     def _gives_up(self, name: str, argument: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import reply
 from .body import BodyReader, Spool, StorageFailed
@@ -99,13 +99,13 @@ def _stream(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
         try:
             answer = dialogue.ask("stream", Reply.queued(message.id), dialogue.handler.stream, message, body)
         finally:
-            if body.broken is not None:
-                raise body.broken  # the connection failed: nobody is left to hear what the handler says
+            if body.broken:
+                body.raise_loss()  # the connection failed: nobody is left to hear what the handler says
             if isinstance(reader.fault, Abandoned):
-                raise reader.fault  # the next reply is that to the command that did it
+                raise reader.fault.fresh()  # the next reply is that to the command that did it
         body.finish(wanted=answer.positive)
         if reader.fault is not None:
-            raise reader.fault  # a handler that swallows it cannot acknowledge the message
+            raise reader.fault.fresh()  # a handler that swallows it cannot acknowledge the message
         if spool is not None:
             message.fill(spool.finish(), spool.file)
     message.size = reader.size
@@ -143,11 +143,12 @@ class BodyStream(BufferedIOBase):
     """The body as a handler's `stream` reads it, straight off the wire: nothing is read before it is asked for."""
 
     def __init__(self, reader: BodyReader, spool: Spool | None, journal: Journal) -> None:
-        self.broken: Exception | None = None
+        self.broken = False
+        self._loss: Exception | None = None  # how it broke
         self._reader = reader
         self._spool = spool
         self._journal = journal
-        self._failed: StorageFailed | None = None
+        self._failed: BaseException | None = None  # why a block could not be stored
         self._rest = b""
 
     def readable(self) -> bool:
@@ -221,22 +222,34 @@ class BodyStream(BufferedIOBase):
         finally:
             self._journal.handling("stream", monotonic())
 
+    def raise_loss(self) -> NoReturn:
+        """Raise what broke the connection, once, and keep nothing of it: it and this stream would hold each other, and
+        whatever the frames between them hold."""
+        loss, self._loss = self._loss or ConnectionBroken(), None
+        try:
+            raise loss
+        finally:
+            del loss
+
     def _block(self) -> bytes:
-        if self.broken is not None:
+        if self.broken:
             raise ConnectionBroken
         if self._reader.fault is not None:
-            raise self._reader.fault
+            raise self._reader.fault.fresh()
         if self._failed is not None:  # a handler that swallowed it: the block is lost, and so is the message
-            raise self._failed
+            raise StorageFailed from self._failed
+        block = b""
         try:
             block = self._reader.read_block()
         except (EOFError, OSError, Ended) as error:
-            self.broken = error
-            raise ConnectionBroken from error
+            self.broken, self._loss = True, error.with_traceback(None)
+        if self.broken:  # raised here, it does not refer to what is raised in the end
+            raise ConnectionBroken
         if self._spool is not None:
             try:
                 self._spool.add(block)
             except StorageFailed as failure:
-                self._failed = failure
+                cause = failure.__cause__
+                self._failed = cause.with_traceback(None) if cause is not None else None
                 raise
         return block

@@ -96,6 +96,8 @@ class Dialogue:
             self.wire.read_block(1024, self.rules.command_timeout)  # raises EOFError where it has only left
             self.journal.ended(self.session, "spoke before the greeting (greeting_delay)")
             self.end(reply.EARLY_TALKER)
+        if self.wire.expired:
+            raise TimeoutError
 
     def _greet(self) -> None:
         greeting = self._welcome()
@@ -210,7 +212,7 @@ class Dialogue:
         if answer.code >= 400 and self.rules.error_delay:
             self._refusals += 1
             if self._refusals > _FREE_REFUSALS:
-                self.wire.pause(self.rules.error_delay)
+                self.wire.pause(self.rules.error_delay, idle=self.transaction is None)
         self.wire.write(answer.wire)
 
     def idle(self) -> None:
@@ -233,10 +235,13 @@ class Dialogue:
         journal.handling(hook, monotonic())
         try:
             return function(*arguments)
-        except Reject:
-            raise
+        except Reject as refusal:
+            cause = refusal.__cause__
+            refusal.__traceback__ = refusal.__context__ = None  # a handler may raise one object again and again
+            raise refusal.fresh() from cause
         except BaseException as error:  # SystemExit too: it would silently end this thread
             journal.handler_failed(self.session, hook, error)
+            error.__traceback__ = error.__context__ = None
             raise Reject(reply.LOCAL_ERROR) from None
         finally:
             journal.handling("", 0.0)
@@ -256,7 +261,7 @@ class Dialogue:
                 session.user is not None,
                 self.xclient,
                 self.xforward,
-                binding=tls is not None and bool(tls.bindings),
+                binding=tls is not None and self.rules.binds(tls.bindings),
                 certificate=tls is not None and bool(tls.peer_certificate),
             )
         )

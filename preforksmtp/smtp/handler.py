@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .extensions import read_declared
 from .sasl import possible
-from .scram import ITERATIONS, read_iterations
+from .scram import ITERATIONS, SALT_OCTETS, read_iterations, read_salt_octets
 
 if TYPE_CHECKING:
     from .reply import Reply
@@ -33,6 +33,8 @@ class Handler:
     extensions: Iterable[str] | Mapping[str, int | None] = ()
     # Of the ScramSecrets that `password` returns. Users who are not there get as many, to look like those who are.
     scram_iterations: int = ITERATIONS
+    # And of their salts, for the same reason.
+    scram_salt_octets: int = SALT_OCTETS
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -58,9 +60,9 @@ class Handler:
     def password(self, username: str) -> str | ScramSecret | None:
         """The password of a user, or what is stored of it (ScramSecret); None for a user who is not there.
 
-        Overriding it offers PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-1 and -256, over TLS also their -PLUS. CRAM-MD5 needs
-        the password itself; a ScramSecret does for the SCRAM of its hash, PLAIN and LOGIN, if `authenticate` is not
-        overridden as well.
+        Overriding it offers PLAIN, LOGIN, CRAM-MD5 and SCRAM-SHA-1 and -256, over TLS 1.2 also their -PLUS. CRAM-MD5
+        needs the password itself; a ScramSecret does for the SCRAM of its hash, PLAIN and LOGIN, if `authenticate` is
+        not overridden as well.
         """
 
     def token(self, username: str, token: str) -> bool | str:
@@ -135,6 +137,7 @@ class Hooks:
         self.has = has
         self.extensions: dict[str, str] = read_declared(handler.extensions if handler is not None else ())
         self.scram_iterations = read_iterations(handler.scram_iterations if handler is not None else ITERATIONS)
+        self.scram_salt_octets = read_salt_octets(handler.scram_salt_octets if handler is not None else SALT_OCTETS)
         for name in _HOOKS:  # plain attributes: read at every command
             setattr(self, name, name in has)
         self.mechanisms = possible(has)

@@ -20,8 +20,9 @@ class Journal(Protocol):
     def message(self, session: Session, transaction: Transaction, size: int, reply: Reply) -> None:
         """A body was received, and answered with `reply`."""
 
-    def authenticated(self, session: Session, mechanism: str, username: str | None) -> None:
-        """An AUTH exchange has ended; `username` is None where it failed."""
+    def authenticated(self, session: Session, mechanism: str, username: str | None, binding: str = "") -> None:
+        """An AUTH exchange has ended; `username` is None where it failed. `binding`: the channel binding that was asked
+        for, in words."""
 
     def tls_started(self, session: Session) -> None:
         """The handshake after STARTTLS is done."""

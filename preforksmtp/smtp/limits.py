@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Limits(Protocol):
-    """The limits of one session's client. All but `stressed` and `leave` raise Reject where it has had enough."""
+    """The limits of one session's client. All but `decided`, `stressed` and `leave` raise Reject where it has had
+    enough."""
 
     def message(self) -> None:
         """It begins a message."""
@@ -25,11 +26,15 @@ class Limits(Protocol):
     def recipient(self) -> None:
         """It names a recipient."""
 
-    def attempt(self) -> None:
-        """It tries to authenticate. That counts as a failure until `succeeded` is called."""
+    def look(self) -> None:
+        """It wants to authenticate."""
 
-    def succeeded(self) -> None:
-        """It has authenticated, or given up."""
+    def attempt(self) -> bool:
+        """It has said all that is needed for that, and it is tried now: a failure, until `decided` says otherwise.
+        False: not yet, for others of its attempts are under way that may be failures."""
+
+    def decided(self, right: bool) -> None:
+        """The attempt is over, if there was one."""
 
     def moved(self) -> None:
         """The session is another client's from now on (XCLIENT)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _LINE_ROOM = 490  # RFC 5321 4.5.3.1.5: 512 octets with code, enhanced code and CRLF
@@ -99,6 +100,9 @@ def _wrap(line: str) -> list[str]:
     return [encoded[i : i + _LINE_ROOM] for i in range(0, len(encoded), _LINE_ROOM)]
 
 
+_Refusal = TypeVar("_Refusal", bound="Reject")
+
+
 class Reject(Exception):
     """Raised by a handler to refuse: `Reject(550, "5.1.1 no such user")`, or `Reject(reply)`.
 
@@ -110,6 +114,13 @@ class Reject(Exception):
         if self.reply.code < 400:
             raise ValueError(f"Reject takes a reply code from 400 to 599, not {self.reply.code}")
         super().__init__(f"{self.reply.code} {self.reply.enhanced} {self.reply.text}")
+
+    def fresh(self: _Refusal) -> _Refusal:
+        """The same refusal, to be raised where this one stays: an exception keeps the frames of each time it is raised,
+        and with them all that the client has said."""
+        fresh = type(self).__new__(type(self), *self.args)
+        fresh.__dict__.update(self.__dict__)
+        return fresh
 
 
 # --- success
@@ -169,10 +180,12 @@ BDAT_SYNTAX = Reply(501, "5.5.4 Syntax: BDAT size [LAST]")
 AUTH_SYNTAX = Reply(501, "5.5.4 Syntax: AUTH mechanism [initial-response]")
 NO_INITIAL_RESPONSE = Reply(501, "5.7.0 The server speaks first in this mechanism")
 BAD_BASE64 = Reply(501, "5.5.2 Cannot decode the response, base64 expected")
+MALFORMED_PLAIN = Reply(501, "5.5.2 Malformed PLAIN response")
+MALFORMED_SCRAM = Reply(501, "5.5.2 Malformed SCRAM message")
+MALFORMED_TOKEN = Reply(501, "5.5.2 Malformed token message")
 AUTH_CANCELLED = Reply(501, "5.7.0 Authentication cancelled")
 NOT_IMPLEMENTED = Reply(502, "5.5.1 Command not implemented")
 HELO_FIRST = Reply(503, "5.5.1 Send EHLO or HELO first")
-EHLO_FIRST = Reply(503, "5.5.1 Send EHLO first")
 NESTED_MAIL = Reply(503, "5.5.1 Nested MAIL command")
 MAIL_FIRST = Reply(503, "5.5.1 Need MAIL first")
 RECIPIENT_FIRST = Reply(503, "5.5.1 Need RCPT first")

@@ -5,6 +5,8 @@ Made once per bind in each worker from the settings; the replies that depend onl
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from .extensions import Standing, offered
@@ -12,6 +14,10 @@ from .handler import Hooks
 from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from .reply import Reply
 from .sasl import MECHANISMS
+
+# The channel bindings that clients look for: whoever is offered -PLUS and finds neither gives up, for a server that
+# offers it and then cannot looks like somebody in between (RFC 5802 section 6).
+_USUAL_BINDINGS = frozenset(("tls-unique", "tls-exporter"))
 
 
 @dataclass
@@ -42,6 +48,8 @@ class Rules:
     max_auth_failures: int = 3  # in one session
     auth_failure_delay: float = 1.0
     auth_mechanisms: tuple[str, ...] = ()  # empty: all that the handler's hooks allow
+    channel_binding: str = "auto"  # or "always", "never"
+    salt_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)  # see preforksmtp/salts.py
     accept_bare_newlines: bool = False
     max_line_length: int = 0  # of a body, with its CRLF
     spool_threshold: int = 1048576
@@ -70,6 +78,12 @@ class Rules:
             stress_command_timeout=0.0,
             stress_data_timeout=0.0,
         )
+
+    def binds(self, bindings: Mapping[str, bytes]) -> bool:
+        """Whether -PLUS is offered to a client whose connection has these channel bindings."""
+        if self.channel_binding == "auto":
+            return not _USUAL_BINDINGS.isdisjoint(bindings)
+        return self.channel_binding == "always" and bool(bindings)
 
     def offered_mechanisms(self, standing: Standing) -> tuple[str, ...]:
         """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4).

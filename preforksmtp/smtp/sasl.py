@@ -1,8 +1,9 @@
 """SASL mechanisms (RFC 4954), one function each, written as the client sees them: top to bottom; and MECHANISMS.
 
 A mechanism is given the client's initial response (None where there was none), `ask`, which sends a challenge and
-returns the response decoded, and a verifier, which asks the handler's hooks. It returns the identity, or raises Reject.
-SCRAM is in smtp/scram.py, bearer tokens are in smtp/oauth.py.
+returns the response decoded, and a verifier, which asks the handler's hooks and counts who tries: by itself where a
+hook decides, else the mechanism says so. It returns the identity, or raises Reject. SCRAM is in smtp/scram.py, bearer
+tokens are in smtp/oauth.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NamedTuple, Protocol
 from . import reply
 from .oauth import Tokens, oauthbearer, xoauth2
 from .reply import Reject
-from .saslprep import saslprep
+from .saslprep import MOST, saslprep
 from .scram import Passwords, Secret, scram
 
 
@@ -58,8 +59,20 @@ def decode_response(text: str, initial: bool = False) -> bytes:
         raise Reject(reply.BAD_BASE64) from None
 
 
+def _name(octets: bytes) -> str:
+    """A user name as the handler gets it."""
+    if len(octets) > MOST:
+        raise Reject(reply.AUTH_FAILED)
+    return _text(octets)
+
+
 def _text(octets: bytes) -> str:
-    """A user name or password as the handler gets it: UTF-8 without NUL (RFC 4616 section 2), prepared (RFC 4013)."""
+    """A user name or password as the handler gets it: UTF-8 without NUL (RFC 4616 section 2), prepared (RFC 4013).
+
+    What needs no preparation may be as long as the line: some send a token for a password.
+    """
+    if len(octets) > MOST and not octets.isascii():
+        raise Reject(reply.AUTH_FAILED)
     try:
         text = octets.decode("utf-8")
         if "\0" in text:
@@ -74,16 +87,16 @@ def plain(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
     response = ask(b"") if initial is None else initial
     parts = response.split(b"\0")
     if len(parts) != 3:
-        raise Reject(501, "5.5.2 Malformed PLAIN response")
-    authorization, username, password = map(_text, parts)
+        raise Reject(reply.MALFORMED_PLAIN)
+    authorization, username, password = _name(parts[0]), _name(parts[1]), _text(parts[2])
     if authorization not in ("", username):  # nobody acts for another here
         raise Reject(reply.AUTH_FAILED)
     return _verified(verifier, username, password)
 
 
 def login(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
-    """LOGIN (draft-murchison-sasl-login): user name, then password."""
-    username = _text(ask(b"Username:") if initial is None else initial)
+    """LOGIN (draft-murchison-sasl-login): user name, then password. An empty initial response is none."""
+    username = _name(initial or ask(b"Username:"))
     return _verified(verifier, username, _text(ask(b"Password:")))
 
 
@@ -100,9 +113,10 @@ def cram_md5(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
         raise Reject(reply.NO_INITIAL_RESPONSE)
     challenge = f"<{os.urandom(16).hex()}@{verifier.hostname}>".encode()
     name, _, digest = ask(challenge).rpartition(b" ")
-    username = _text(name)
+    username = _name(name)
     if not username or not username.isprintable():
         raise Reject(reply.AUTH_FAILED)
+    verifier.attempt()
     secret = verifier.password(username)
     key = secret if isinstance(secret, str) else ""
     if not hmac.compare_digest(cram_md5_digest(key, challenge), digest.lower()) or not key:
@@ -118,7 +132,7 @@ def cram_md5_digest(password: str, challenge: bytes) -> bytes:
 
 def external(initial: bytes | None, ask: Ask, verifier: Verifier) -> str:
     """EXTERNAL (RFC 4422 appendix A): the client's certificate has said who it is."""
-    authorization = _text(ask(b"") if initial is None else initial)
+    authorization = _name(ask(b"") if initial is None else initial)
     identity = verifier.certificate()
     if not identity or authorization not in ("", identity):
         raise Reject(reply.AUTH_FAILED)

@@ -1,4 +1,8 @@
-"""SASLprep: user names and passwords as both sides of a SASL exchange compare them (RFC 4013, on RFC 3454)."""
+"""SASLprep: user names and passwords as both sides of a SASL exchange compare them (RFC 4013, on RFC 3454).
+
+It looks at each character, and normalization can make eighteen of one; so what it is given is bounded, and what comes
+of it as well, before anything is done for every character.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,22 @@ _PROHIBITED = (
 )
 
 
+MOST = 1024  # octets of a name or password before, and characters after it; RFC 4616 section 2 asks for 255 octets
+
+
 def saslprep(text: str, *, stored: bool = False) -> str:
-    """`text` prepared. Raises ValueError for what is prohibited; `stored` text has no unassigned code point."""
+    """`text` prepared. Raises ValueError for what is prohibited, or too long; `stored` text has no unassigned code
+    point."""
     if text.isascii() and text.isprintable():
         return text  # nothing to map
+    if len(text) > MOST:
+        raise ValueError("too long")
     mapped = "".join(
         " " if stringprep.in_table_c12(char) else char for char in text if not stringprep.in_table_b1(char)
     )
     prepared = unicodedata.normalize("NFKC", mapped)
+    if len(prepared) > MOST:
+        raise ValueError("too long")
     for char in prepared:
         if any(prohibited(char) for prohibited in _PROHIBITED):
             raise ValueError("prohibited character")

@@ -1,7 +1,8 @@
 """SCRAM (RFC 5802, RFC 7677): the client proves that it knows the password, without sending it; and ScramSecret.
 
 A secret is what a server may store instead of a password. Nothing in an exchange, neither its messages nor its work,
-tells a wrong password from a user who is not there.
+tells a wrong password from a user who is not there: such a user has a salt as well, made of the name and a key that
+outlives the server (preforksmtp/salts.py), so that it is the same today and tomorrow, here and on the next host.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from typing import Protocol
 
 from . import reply
 from .reply import Reject
-from .saslprep import saslprep
+from .saslprep import MOST, saslprep
 
 ITERATIONS = 4096  # RFC 7677 section 4: the least; more costs each login as much more
-MOST_ITERATIONS = 10_000_000
+MOST_ITERATIONS = 10_000_000  # some seconds of a processor for each attempt: who stores more means something else
+SALT_OCTETS = 16
+MOST_SALT_OCTETS = 128
 NAMES = {"sha1": "SCRAM-SHA-1", "sha256": "SCRAM-SHA-256"}
-
-# Salts of users whose secret we do not have: the same in all workers, for it is made before they are forked.
-_CHANCE = os.urandom(32)
 
 _SECRET = re.compile(r"(SCRAM-SHA-(?:1|256))\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 
@@ -40,6 +40,8 @@ class ScramSecret:
     def __init__(self, algorithm: str, iterations: int, salt: bytes, stored_key: bytes, server_key: bytes) -> None:
         if algorithm not in NAMES:
             raise ValueError(f"algorithm {algorithm!r} is none of {', '.join(NAMES)}")
+        if not 0 < iterations <= MOST_ITERATIONS:
+            raise ValueError(f"{iterations} iterations are not from 1 to {MOST_ITERATIONS}")
         self.algorithm = algorithm
         self.iterations = iterations
         self.salt = salt
@@ -51,7 +53,7 @@ class ScramSecret:
         cls, password: str, algorithm: str = "sha256", iterations: int = ITERATIONS, salt: bytes | None = None
     ) -> ScramSecret:
         """The secret of a password. Raises ValueError for a password that SASLprep prohibits (RFC 4013)."""
-        salt = os.urandom(16) if salt is None else salt
+        salt = os.urandom(SALT_OCTETS) if salt is None else salt
         return cls(algorithm, iterations, salt, *_keys(algorithm, saslprep(password, stored=True), salt, iterations))
 
     @classmethod
@@ -67,8 +69,8 @@ class ScramSecret:
             raise ValueError("salt and keys must be base64") from None
         algorithm = next(key for key, value in NAMES.items() if value == name)
         size = hashlib.new(algorithm).digest_size
-        if not int(iterations) or len(stored_key) != size or len(server_key) != size:
-            raise ValueError("iterations or keys are of a wrong size")
+        if len(stored_key) != size or len(server_key) != size:
+            raise ValueError("keys are of a wrong size")
         return cls(algorithm, int(iterations), salt, stored_key, server_key)
 
     def __str__(self) -> str:
@@ -98,17 +100,23 @@ def read_iterations(value: object) -> int:
     return value
 
 
+def read_salt_octets(value: object) -> int:
+    """Handler.scram_salt_octets. Raises ValueError for what is no length of a salt."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_SALT_OCTETS:
+        raise ValueError(f"scram_salt_octets must be from 1 to {MOST_SALT_OCTETS}, not {value!r}")
+    return value
+
+
 def check_password(secret: Secret, password: str, iterations: int = ITERATIONS) -> bool:
     """Whether `password` is right for a handler's `secret`, as PLAIN and LOGIN ask; the same work whatever that is."""
     if isinstance(secret, ScramSecret):
         return secret.verify(password)
-    _keys("sha256", "", b"", iterations)
-    if not secret:
-        return False
     try:
-        return hmac.compare_digest(saslprep(secret).encode(), saslprep(password).encode())
+        prepared, wanted = saslprep(password), saslprep(secret or "")
     except ValueError:
-        return False
+        prepared = wanted = ""
+    _keys("sha256", prepared, b"", iterations)
+    return hmac.compare_digest(wanted.encode(), prepared.encode()) and bool(wanted)
 
 
 def _keys(algorithm: str, password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
@@ -132,7 +140,7 @@ class Credential:
     is there; then each failure costs one derivation, and each success one at most.
     """
 
-    def __init__(self, secret: Secret, username: str, algorithm: str, iterations: int) -> None:
+    def __init__(self, secret: Secret, username: str, algorithm: str, server: Passwords) -> None:
         self._algorithm = algorithm
         self._stored: ScramSecret | None = None
         self._password = ""
@@ -145,8 +153,8 @@ class Credential:
             except ValueError:
                 pass  # a password that nobody can send
         # Those of others than stored secrets stay the same for a user, as a stored one does.
-        self.salt = self._stored.salt if self._stored else _salt(algorithm, username)
-        self.iterations = self._stored.iterations if self._stored else iterations
+        self.salt = self._stored.salt if self._stored else _salt(algorithm, username, server)
+        self.iterations = self._stored.iterations if self._stored else server.iterations
 
     def prove(self, message: bytes, proof: bytes, valid: bool) -> bytes:
         """The server's signature of an exchange that is `valid` but for the client's proof. Raises Reject."""
@@ -163,9 +171,10 @@ class Credential:
         raise Reject(reply.AUTH_FAILED)
 
 
-def _salt(algorithm: str, username: str) -> bytes:
-    """For each hash another one, for that is what a user has of whom one hash is stored."""
-    return hmac.digest(_CHANCE, f"{algorithm} {username}".encode(), "sha256")[:16]
+def _salt(algorithm: str, username: str, server: Passwords) -> bytes:
+    """For each hash another one, for that is what a user has of whom one hash is stored. As long as the stored ones."""
+    name = f"{algorithm} {username}".encode()
+    return hashlib.shake_256(hmac.digest(server.salt_key, name, "sha256")).digest(server.salt_octets)
 
 
 def _proves(algorithm: str, stored_key: bytes, message: bytes, proof: bytes) -> bool:
@@ -179,22 +188,38 @@ def _proves(algorithm: str, stored_key: bytes, message: bytes, proof: bytes) -> 
 # --- the exchange
 
 
-class Passwords(Protocol):
-    """`iterations` of secrets made here, channel `bindings` of the connection, and whether any -PLUS is offered."""
+class Attempts(Protocol):
+    """What keeps count of those who try."""
+
+    def attempt(self) -> None:
+        """Something of the client's is about to be tried. Raises Reject where it has tried too often."""
+
+    def succeeded(self) -> None:
+        """It was right."""
+
+
+class Passwords(Attempts, Protocol):
+    """`iterations` and `salt_octets` of secrets made here, the `salt_key` of users who have none; the channel
+    `bindings` of the connection, whether any -PLUS is offered, and what the client asks for, in words for the log."""
 
     iterations: int
+    salt_octets: int
+    salt_key: bytes
     bindings: Mapping[str, bytes]
     offers_binding: bool
+    asked_binding: str
 
     def password(self, username: str) -> Secret: ...
 
 
-# Extensions are let pass where RFC 5802 section 5.1 has them, but for m=, which one must understand.
-_GS2 = r"(?P<gs2>(?P<binding>n|y|p=[A-Za-z0-9.-]+),(?:a=(?P<authorization>[^,]+))?,)"
-_NONCE = r"r=(?P<nonce>[!-+\--~]+)(?:,[A-Za-ln-z]=[^,\0]+)*"
-_FIRST = re.compile(rf"{_GS2}(?P<bare>n=(?P<name>[^,]+),{_NONCE})")
-_FINAL = re.compile(rf"(?P<without>c=(?P<binding>[A-Za-z0-9+/=]+),{_NONCE}),p=(?P<proof>[A-Za-z0-9+/=]+)")
-_MALFORMED = Reject(501, "5.5.2 Malformed SCRAM message")
+# Extensions are let pass where RFC 5802 section 5.1 has them, but for m=, which one must understand. Lengths are ours:
+# a client's nonce is part of our challenge, and the name of a binding comes into the log.
+_GS2 = r"(?P<gs2>(?P<binding>n|y|p=[A-Za-z0-9.-]{1,40}),(?:a=(?P<authorization>[^,]+))?,)"
+_PRINTABLE, _EXTENSIONS = r"[!-+\--~]", r"(?:,[A-Za-ln-z]=[^,\0]+)*"
+_FIRST = re.compile(rf"{_GS2}(?P<bare>n=(?P<name>[^,]+),r=(?P<nonce>{_PRINTABLE}{{1,1024}}){_EXTENSIONS})")
+_FINAL = re.compile(
+    rf"(?P<without>c=(?P<binding>[A-Za-z0-9+/=]+),r=(?P<nonce>{_PRINTABLE}+){_EXTENSIONS}),p=(?P<proof>[A-Za-z0-9+/=]+)"
+)
 
 
 def scram(algorithm: str, plus: bool, initial: bytes | None, ask: Callable[[bytes], bytes], verifier: Passwords) -> str:
@@ -204,15 +229,17 @@ def scram(algorithm: str, plus: bool, initial: bytes | None, ask: Callable[[byte
     binding = first["gs2"].encode() + _channel_binding(first["binding"], plus, verifier)
     if first["authorization"] and _name(first["authorization"]) != name:  # nobody acts for another here
         raise Reject(reply.AUTH_FAILED)
-    credential = Credential(verifier.password(name), name, algorithm, verifier.iterations)
+    credential = Credential(verifier.password(name), name, algorithm, verifier)
     nonce = first["nonce"] + _b64(os.urandom(18))
     server_first = f"r={nonce},s={_b64(credential.salt)},i={credential.iterations}"
     final = _match(_FINAL, ask(server_first.encode()))
     message = f"{first['bare']},{server_first},{final['without']}".encode()
-    bound = hmac.compare_digest(_unb64(final["binding"]), binding)
-    signature = credential.prove(message, _unb64(final["proof"]), bound and final["nonce"] == nonce)
+    bound, proof = hmac.compare_digest(_unb64(final["binding"]), binding), _unb64(final["proof"])
+    verifier.attempt()
+    signature = credential.prove(message, proof, bound and final["nonce"] == nonce)
+    verifier.succeeded()
     if ask(b"v=" + base64.b64encode(signature)):
-        raise _MALFORMED
+        raise Reject(reply.MALFORMED_SCRAM)
     return name
 
 
@@ -222,16 +249,19 @@ def _match(pattern: re.Pattern[str], octets: bytes) -> re.Match[str]:
     except UnicodeDecodeError:
         found = None
     if found is None:
-        raise _MALFORMED
+        raise Reject(reply.MALFORMED_SCRAM)
     return found
 
 
 def _name(encoded: str) -> str:
     """saslname (RFC 5802 section 5.1)."""
     if re.search("=(?!2C|3D)", encoded):
-        raise _MALFORMED
+        raise Reject(reply.MALFORMED_SCRAM)
+    encoded = encoded.replace("=2C", ",").replace("=3D", "=")
+    if len(encoded.encode()) > MOST:
+        raise Reject(reply.AUTH_FAILED)
     try:
-        name = saslprep(encoded.replace("=2C", ",").replace("=3D", "="))
+        name = saslprep(encoded)
     except ValueError:
         raise Reject(reply.AUTH_FAILED) from None
     if not name.isprintable() or not name:
@@ -244,12 +274,18 @@ def _channel_binding(flag: str, plus: bool, verifier: Passwords) -> bytes:
 
     "y" says that we seem not to offer -PLUS; if we did, somebody stands between us.
     """
+    name = flag[2:]
     if not plus:
-        if flag[0] == "p" or (flag == "y" and verifier.offers_binding):
-            raise Reject(reply.AUTH_FAILED)
-        return b""
-    binding = verifier.bindings.get(flag[2:])
-    if flag[0] != "p" or binding is None:
+        if flag == "y" and verifier.offers_binding:
+            verifier.asked_binding = "none, for it was told of none"
+        elif name:
+            verifier.asked_binding = f"{name}, without -PLUS"
+        else:
+            return b""
+        raise Reject(reply.AUTH_FAILED)
+    binding = verifier.bindings.get(name)
+    verifier.asked_binding = (name or "none") + (", which this connection lacks" if name and binding is None else "")
+    if binding is None:
         raise Reject(reply.AUTH_FAILED)
     return binding
 
@@ -258,4 +294,4 @@ def _unb64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise _MALFORMED from None
+        raise Reject(reply.MALFORMED_SCRAM) from None

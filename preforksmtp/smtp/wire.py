@@ -30,10 +30,11 @@ class Wire(Protocol):
     def wait(self, seconds: float) -> bool:
         """Send what was written, and wait so long for input (or a drain); False where none came."""
 
-    def pause(self, seconds: float, since: float = 0.0) -> None:
-        """Send what was written and do nothing for so long, unless the worker drains or the client leaves.
+    def pause(self, seconds: float, since: float = 0.0, idle: bool = False) -> None:
+        """Send what was written and do nothing for so long; with `since`, a monotonic time, until so long after that.
 
-        With `since`, a monotonic time, it lasts until so long after that.
+        It ends in its time or with a fault, never early: what comes behind it is not for a client that does not wait.
+        `idle` says that a drain is such a fault.
         """
 
     def push_back(self, data: bytes) -> None:

@@ -60,34 +60,65 @@ def test_wait_ends_with_time_or_input(pair: Pair) -> None:
     assert pair.wire.wait(LONG) is True, "the end is something to read"
 
 
-def test_pause_is_not_ended_by_input_but_by_the_client_that_leaves(pair: Pair) -> None:
+def paused(pair: Pair, idle: bool = False) -> float:
+    """How long a short pause lasts."""
+    started = time.monotonic()
+    pair.wire.pause(SHORT, idle=idle)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_pause_is_ended_by_nothing_that_a_client_does(pair: Pair, idle: bool) -> None:
+    """Half a connection that is closed once ended it: four thousand guesses a second."""
+    pair.wire.write(b"250 hello\r\n")
+    assert paused(pair, idle) >= SHORT
+    assert pair.client.recv(100) == b"250 hello\r\n", "what was written is sent first"
     pair.client.sendall(b"NOOP\r\n")
-    started = time.monotonic()
-    pair.wire.pause(SHORT)
-    assert time.monotonic() - started >= SHORT
+    assert paused(pair, idle) >= SHORT
     pair.client.shutdown(socket.SHUT_WR)
-    started = time.monotonic()
-    pair.wire.pause(LONG)
-    assert time.monotonic() - started < LONG / 2
+    assert paused(pair, idle) >= SHORT
     assert pair.wire.read_line(100, LONG) == b"NOOP\r\n", "nothing is lost"
+    with pytest.raises(EOFError):
+        pair.wire.read_line(100, LONG)
+    pair.client.shutdown(socket.SHUT_RDWR)
+    assert paused(pair, idle) >= SHORT
 
 
-@pytest.mark.parametrize("method", ["wait", "pause"])
-def test_a_drain_ends_both(pair: Pair, method: str) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is served to its end")
+def test_pause_ends_without_a_reply_where_the_client_resets(pair: Pair) -> None:
+    pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    timer = threading.Timer(SHORT, pair.client.close)
+    timer.start()
+    with pytest.raises(ConnectionResetError):
+        pair.wire.pause(LONG)
+    timer.join()
+
+
+def test_a_drain_ends_wait(pair: Pair) -> None:
     started = time.monotonic()
     timer = threading.Timer(SHORT, pair.drain.begin, (started + LONG,))
     timer.start()
-    getattr(pair.wire, method)(LONG)
-    getattr(pair.wire, method)(LONG)
+    pair.wire.wait(LONG)
+    pair.wire.wait(LONG)
     assert time.monotonic() - started < LONG / 2
 
 
-@pytest.mark.parametrize("method", ["wait", "pause"])
-def test_the_deadline_of_the_session_ends_both(method: str) -> None:
+def test_a_drain_is_a_fault_of_a_pause_outside_transactions_only(pair: Pair) -> None:
+    timer = threading.Timer(SHORT, pair.drain.begin, (time.monotonic() + LONG,))
+    timer.start()
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            pair.wire.pause(LONG, idle=True)
+    assert paused(pair) >= SHORT
+
+
+def test_the_deadline_of_the_session_ends_both() -> None:
     pair = Pair(end=time.monotonic() + SHORT)
     assert not pair.wire.expired
-    getattr(pair.wire, method)(LONG)
+    pair.wire.wait(LONG)
     assert pair.wire.expired
+    with pytest.raises(TimeoutError):
+        pair.wire.pause(LONG)
     pair.close()
 
 

@@ -13,7 +13,17 @@ from collections.abc import Callable
 import pytest
 
 from preforksmtp.prefork import clients
-from preforksmtp.prefork.clients import CONNECTIONS, FAILURES, MESSAGES, RATES, RECIPIENTS, WINDOW, Clients, Table
+from preforksmtp.prefork.clients import (
+    ATTEMPTS,
+    CONNECTIONS,
+    FAILURES,
+    MESSAGES,
+    RATES,
+    RECIPIENTS,
+    WINDOW,
+    Clients,
+    Table,
+)
 from preforksmtp.prefork.scoreboard import Scoreboard
 from tests.processes import wait_until
 
@@ -117,16 +127,29 @@ def test_rates_are_kept_apart_and_taken_back(clock: Clock) -> None:
     board = Clients(slots=1, threads=1, clock=clock)
     table, key = board.tables[0], board.key(b"a")
     place = table.enter(key)
-    for rate, count in ((CONNECTIONS, 1), (MESSAGES, 2), (RECIPIENTS, 3), (FAILURES, 4)):
-        table.count(place, rate, count)
-    assert [board.rate(key, rate) for rate in range(RATES)] == [1, 2, 3, 4]
-    table.count(place, FAILURES, -1)
-    assert board.rate(key, FAILURES) == 3
-    clock.minutes += 1
-    table.count(place, FAILURES, -1)  # nothing of this minute to take back: never below zero
+    for rate, count in ((CONNECTIONS, 1), (MESSAGES, 2), (RECIPIENTS, 3), (FAILURES, 4), (ATTEMPTS, 5)):
+        minute = table.count(place, rate, count)
+    assert [board.rate(key, rate) for rate in range(RATES)] == [1, 2, 3, 4, 5]
+    table.take_back(place, FAILURES, minute)
     assert board.rate(key, FAILURES) == 3
     table.count(place, FAILURES, clients._MOST + 1)
     assert board.rate(key, FAILURES) == 3, "a count that does not fit is left out"
+
+
+@pytest.mark.parametrize(("minutes", "left", "more"), [(0, 1, 0), (1, 1, 3), (1.5, 0.5, 3), (2, 0, 3), (3, 0, 3)])
+def test_what_is_taken_back_was_counted_then(clock: Clock, minutes: float, left: float, more: int) -> None:
+    """Not from what was counted since: that would be credit for whoever takes back a minute late."""
+    board = Clients(slots=1, threads=1, clock=clock)
+    table, key = board.tables[0], board.key(b"a")
+    place = table.enter(key)
+    minute = table.count(place, FAILURES, 2)
+    clock.minutes += minutes
+    table.count(place, FAILURES, more)
+    table.take_back(place, FAILURES, minute)
+    assert board.rate(key, FAILURES) == left + more
+    for _ in range(5):
+        table.take_back(place, FAILURES, minute)
+    assert board.rate(key, FAILURES) == more, "never below zero"
 
 
 def test_a_reader_that_took_the_time_before_the_minute_changed_still_sees_the_count(clock: Clock) -> None:

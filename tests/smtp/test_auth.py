@@ -41,6 +41,7 @@ def converse(*lines, before=None, act=check, **rules):
         ([f"AUTH LOGIN {USER}", PASS], ["334 UGFzc3dvcmQ6", "235 2.7.0"]),
         ([f"AUTH PLAIN {WRONG}"], ["535 5.7.8"]),
         (["AUTH LOGIN", USER, USER], ["334", "334", "535 5.7.8"]),
+        (["AUTH LOGIN =", USER, PASS], ["334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6", "235 2.7.0"]),
         ([f"AUTH PLAIN {WRONG}", f"AUTH PLAIN {GOOD}"], ["535 5.7.8", "235 2.7.0"]),
         (["AUTH PLAIN *"], ["501 5.7.0"]),
         (["AUTH PLAIN", "*"], ["334", "501 5.7.0"]),
@@ -118,11 +119,35 @@ def test_auth_outlives_rset_and_ehlo():
     assert spoken.session.user == "user"
 
 
-@pytest.mark.parametrize("lines", [["HELO c.test"], []])
-def test_it_needs_ehlo(lines):
-    spoken = talk([*lines, f"AUTH PLAIN {GOOD}"], recording(message=None, authenticate=check), allow_insecure_auth=True)
+def test_it_needs_a_greeting():
+    spoken = talk([f"AUTH PLAIN {GOOD}"], recording(message=None, authenticate=check), allow_insecure_auth=True)
     assert spoken.replies[-1].startswith("503 5.5.1")
     assert spoken.session.user is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"AUTH PLAIN {GOOD}"], ["AUTH PLAIN", GOOD], ["AUTH LOGIN", USER, PASS], [f"AUTH LOGIN {USER}", PASS],
+        ["auth login ", USER, PASS], [f"AUTH login {USER}", PASS], ["AUTH LOGIN =", USER, PASS],
+        [f"AUTH PLAIN {WRONG}", "AUTH LOGIN", USER, PASS],
+    ],
+)  # fmt: skip
+def test_helo_will_do(lines):
+    """Printers and cameras say nothing else (and RFC 4954 does not forbid it)."""
+    spoken = talk(["HELO printer", *lines, "MAIL FROM:<>"], recording(message=None, authenticate=check),
+                  allow_insecure_auth=True, require_auth=True)  # fmt: skip
+    assert spoken.codes[-2:] == [235, 250]
+    assert spoken.session.user == "user" and not spoken.session.esmtp
+
+
+def test_helo_does_not_lift_what_ehlo_asks_for():
+    rules = {"allow_insecure_auth": False, "auth_mechanisms": ("LOGIN",)}
+    for code, tls in ((538, None), (504, FakeTLS())):
+        spoken = talk(["HELO printer", "AUTH LOGIN" if tls is None else f"AUTH PLAIN {GOOD}"],
+                      recording(message=None, authenticate=check),
+                      before=lambda dialogue, tls=tls: setattr(dialogue.session, "tls", tls), **rules)  # fmt: skip
+        assert spoken.codes[-1] == code
 
 
 def test_it_is_not_there_without_the_hook():

@@ -18,6 +18,10 @@ class Verifier:
 
     def __init__(self, secret: Any = "pencil") -> None:
         self._secret = secret
+        self.tried = 0
+
+    def attempt(self) -> None:
+        self.tried += 1
 
     def password(self, username: str) -> Any:
         return self._secret if username == "user" else None
@@ -36,8 +40,10 @@ class Client:
 
 
 def refusal(ask: Any, secret: Any = "pencil", initial: bytes | None = None) -> tuple[int, str]:
+    verifier = Verifier(secret)
     with pytest.raises(Reject) as caught:
-        cram_md5(initial, ask, Verifier(secret))  # type: ignore[arg-type]
+        cram_md5(initial, ask, verifier)  # type: ignore[arg-type]
+    assert verifier.tried == (initial is None), "each digest that came was one"
     return caught.value.reply.code, caught.value.reply.enhanced
 
 

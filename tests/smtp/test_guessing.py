@@ -42,18 +42,87 @@ def test_a_wrong_token_is_counted_whatever_is_answered_to_the_error(answer: str)
 
 
 @pytest.mark.parametrize(
-    ("refusal", "counted"),
+    ("refusal", "told"),
     [
         (Reject(550, "5.7.1 not you"), True), (Reject(534, "5.7.9 stronger, please"), True), (Reject(535, "no"), True),
         (Reject(554, "5.7.13 disabled"), True), (Reject(454, "4.7.0 directory is down"), False),
-        (Reject(432, "4.7.12 new password needed"), False), (Reject(501, "5.5.2 malformed"), False),
+        (Reject(432, "4.7.12 new password needed"), False), (Reject(501, "5.5.2 malformed"), True),
     ],
 )  # fmt: skip
-def test_a_hook_may_refuse_in_its_own_words(refusal: Reject, counted: bool) -> None:
+def test_a_hook_may_refuse_in_its_own_words(refusal: Reject, told: bool) -> None:
+    """The client has tried in any case; that it failed is not said where it may have been right."""
     spoken = converse(PLAIN, authenticate=refusal)
     assert spoken.replies[-1].encode() + b"\r\n" == refusal.reply.wire
-    assert spoken.journal.named("authenticated") == [("PLAIN", None)] * counted
-    assert spoken.wire.pauses == [2.5] * counted
+    assert spoken.journal.named("authenticated") == [("PLAIN", None)] * told
+    assert spoken.wire.pauses == [2.5]
+    assert spoken.dialogue.auth_failures == 1
+
+
+@pytest.mark.parametrize("hook", [OSError("invalid credentials"), SystemExit(1), Reject(454, "no"), Reject(421, "go")])
+def test_a_hook_that_raises_for_a_wrong_password_does_not_open_the_door(hook: BaseException) -> None:
+    """Libraries do (LDAP), and who forgets to catch it must not have made guessing free."""
+    spoken = converse(*[PLAIN] * 5, authenticate=hook)
+    ends = isinstance(hook, Reject) and hook.reply.code == 421
+    assert spoken.codes[-1] == 421 and len(spoken.codes) == (2 if ends else 4)
+    assert spoken.wire.pauses == [2.5] * (1 if ends else 3)
+
+
+class Counting:
+    """Limits that note what they are asked, and admit after `turns`; then `refuse`."""
+
+    def __init__(self, turns: int = 0, refuse: str = "") -> None:
+        self.turns, self.refuse = turns, refuse
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*_: Any, right: bool | None = None) -> bool:
+            self.asked.append(name if right is None else f"{name} {right}")
+            if name == self.refuse:
+                raise Reject(454, "4.7.0 too many")
+            return self.asked.count(name) > self.turns
+
+        return ask
+
+
+@pytest.mark.parametrize(
+    ("lines", "hooks", "asked"),
+    [
+        ([PLAIN], {"authenticate": lambda *_: True}, ["look", "attempt", "decided True"]),
+        ([PLAIN], {"authenticate": lambda *_: False}, ["look", "attempt", "decided False"]),
+        ([PLAIN], {"authenticate": OSError()}, ["look", "attempt", "decided False"]),
+        ([XOAUTH2, ""], {"token": lambda *_: False}, ["look", "attempt", "decided False"]),
+        ([XOAUTH2], {"token": lambda *_: False}, ["look", "attempt", "decided False"]),  # leaves after the error
+        (["AUTH LOGIN", "*"], {"authenticate": never}, ["look"]),
+        ([SCRAM, "*"], {"password": never}, ["look"]),
+        ([SCRAM], {"password": never}, ["look"]),
+    ],
+)  # fmt: skip
+def test_an_attempt_is_counted_when_it_is_tried(lines: list[str], hooks: Any, asked: list[str]) -> None:
+    limits = Counting()
+    handler = recording(message=None, **hooks)
+    talk([EHLO, *lines], handler, allow_insecure_auth=True, before=lambda dialogue: setattr(dialogue, "limits", limits))
+    assert [name for name in limits.asked if name != "leave"] == asked
+
+
+@pytest.mark.parametrize(("turns", "code"), [(0, 235), (3, 235), (23, 235), (24, 454)])
+def test_who_has_many_attempts_under_way_waits_for_a_turn(turns: int, code: int) -> None:
+    handler = recording(message=None, authenticate=lambda *_: True)
+    limits = Counting(turns)
+    spoken = talk([EHLO, PLAIN], handler, allow_insecure_auth=True, auth_failure_delay=2.5,
+                  before=lambda dialogue: setattr(dialogue, "limits", limits))  # fmt: skip
+    assert spoken.codes[-1] == code
+    assert len(spoken.wire.pauses) == (turns if code == 235 else 25), "and the last one is that of a failure"
+
+
+@pytest.mark.parametrize("refuse", ["look", "attempt"])
+def test_who_has_failed_too_often_is_not_asked_about_and_waits_as_long(refuse: str) -> None:
+    handler = recording(message=None, authenticate=lambda *_: True)
+    spoken = talk([EHLO, *[PLAIN] * 5], handler, allow_insecure_auth=True, auth_failure_delay=2.5,
+                  before=lambda dialogue: setattr(dialogue, "limits", Counting(refuse=refuse)))  # fmt: skip
+    assert spoken.codes == [250, 454, 454, 421]
+    assert spoken.wire.pauses == [2.5] * 3
+    assert handler.events == [], "the application is not asked"
+    assert spoken.journal.named("authenticated") == []
 
 
 def test_the_delay_begins_with_the_clients_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +130,7 @@ def test_the_delay_begins_with_the_clients_last_line(monkeypatch: pytest.MonkeyP
     clock = iter([100.0, 200.0, 300.0])  # the command, the user name, the password
     since: list[float] = []
     monkeypatch.setattr(module, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(FakeWire, "pause", lambda self, seconds, since_=0.0: since.append(since_))
+    monkeypatch.setattr(FakeWire, "pause", lambda self, seconds, since_=0.0, idle=False: since.append(since_))
     converse("AUTH LOGIN", "Ym9i", "d3Jvbmc=", authenticate=lambda *_: False)
     assert since == [300.0]
 

@@ -88,7 +88,7 @@ class Wire:
     def flush(self) -> None:
         self.asked_at_last_flush = list(self.limits.asked) if self.limits else []
 
-    def pause(self, seconds: float, since: float = 0.0) -> None:
+    def pause(self, seconds: float, since: float = 0.0, idle: bool = False) -> None:
         self.pauses.append(seconds)
 
     def start_tls(self, timeout: float) -> Any:
@@ -103,7 +103,7 @@ class Journal:
 
     def handling(self, hook: str, since: float) -> None: ...
     def message(self, session: Session, transaction: Any, size: int, reply: Reply) -> None: ...
-    def authenticated(self, session: Session, mechanism: str, username: str | None) -> None: ...
+    def authenticated(self, session: Session, mechanism: str, username: str | None, binding: str = "") -> None: ...
     def tls_started(self, session: Session) -> None: ...
     def handler_failed(self, session: Session, hook: str, error: BaseException) -> None:
         raise error
@@ -134,11 +134,15 @@ class Limits:
     def recipient(self) -> None:
         self._ask("recipient", reply.RECIPIENT_RATE)
 
-    def attempt(self) -> None:
-        self._ask("attempt", reply.AUTH_FAILURE_RATE)
+    def look(self) -> None:
+        self._ask("look", reply.AUTH_FAILURE_RATE)
 
-    def succeeded(self) -> None:
-        self._ask("succeeded", reply.LOCAL_ERROR)
+    def attempt(self) -> bool:
+        self._ask("attempt", reply.AUTH_FAILURE_RATE)
+        return True
+
+    def decided(self, right: bool) -> None:
+        self._ask("right" if right else "wrong", reply.LOCAL_ERROR)
 
     def moved(self) -> None:
         self._ask("moved", reply.TOO_MANY_SESSIONS)
@@ -363,10 +367,13 @@ RIGHT, WRONG = "AUTH PLAIN AHVzZXIAcmlnaHQ=", "AUTH PLAIN AHVzZXIAd3Jvbmc="
         ([MAIL, RCPT], "recipient", "450 4.7.1", ["message", "recipient"]),
         ([MAIL, "RCPT TO:<no@d.test>"], "", "550 5.1.1", ["message", "recipient"]),
         (["MAIL FROM:<nonsense"], "message", "501 5.1.7", []),
-        ([RIGHT], "", "235 2.7.0", ["attempt", "succeeded"]),
-        ([WRONG], "", "535 5.7.8", ["attempt"]),
-        (["AUTH PLAIN", "*"], "", "501 5.7.0", ["attempt", "succeeded"]),
-        ([RIGHT], "attempt", "454 4.7.0", ["attempt"]),
+        ([RIGHT], "", "235 2.7.0", ["look", "attempt", "right"]),
+        ([WRONG], "", "535 5.7.8", ["look", "attempt", "wrong"]),
+        (["AUTH PLAIN", "*"], "", "501 5.7.0", ["look"]),
+        (["AUTH PLAIN", "AA=="], "", "501 5.5.2", ["look"]),
+        (["AUTH PLAIN", "AMOpAMKA"], "", "535 5.7.8", ["look", "attempt", "wrong"]),
+        ([RIGHT], "look", "454 4.7.0", ["look", "wrong"]),
+        ([RIGHT], "attempt", "454 4.7.0", ["look", "attempt", "wrong"]),
         (["AUTH FOO"], "attempt", "504 5.5.4", []),
     ],
 )

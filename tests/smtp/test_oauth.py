@@ -14,8 +14,19 @@ from preforksmtp.smtp.reply import Reject, Reply
 
 
 class Verifier:
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def failed(self) -> None:
+        self.failures += 1
+
     def token(self, username: str, token: str) -> str | None:
         return (username or "bob") if token == "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==" else None
+
+
+class Unasked(Verifier):
+    def token(self, username: str, token: str) -> str | None:
+        raise AssertionError(token)
 
 
 def never(challenge: bytes) -> bytes:
@@ -44,13 +55,15 @@ def test_good(mechanism: Any, message: bytes, identity: str) -> None:
 @pytest.mark.parametrize(("mechanism", "message", "identity"), GOOD)
 def test_a_wrong_token_is_told_as_json_first(mechanism: Any, message: bytes, identity: str) -> None:
     challenges: list[bytes] = []
+    verifier = Verifier()
 
     def ask(challenge: bytes) -> bytes:
+        assert verifier.failures == 1, "it is counted and delayed before it is told"
         challenges.append(challenge)
         return b"\1"
 
     with pytest.raises(Reject) as refusal:
-        mechanism(message.replace(b"vF9", b"vF8"), ask, Verifier())
+        mechanism(message.replace(b"vF9", b"vF8"), ask, verifier)
     assert refusal.value.reply.code == 535
     assert "status" in json.loads(challenges[0])
 
@@ -80,7 +93,7 @@ def test_oauthbearer_without_a_token_asks_how(auth: bytes) -> None:
         return b"\1"
 
     with pytest.raises(Reject) as refusal:
-        oauthbearer(b"n,,\1host=a\1" + auth + b"\1", ask, None)  # type: ignore[arg-type]
+        oauthbearer(b"n,,\1host=a\1" + auth + b"\1", ask, Unasked())
     assert refusal.value.reply.code == 535 and b"invalid_token" in challenges[0]
 
 

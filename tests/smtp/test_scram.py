@@ -11,7 +11,16 @@ import pytest
 
 from preforksmtp.smtp import scram as module
 from preforksmtp.smtp.reply import Reject
-from preforksmtp.smtp.scram import ITERATIONS, Credential, ScramSecret, check_password, read_iterations, scram
+from preforksmtp.smtp.scram import (
+    ITERATIONS,
+    SALT_OCTETS,
+    Credential,
+    ScramSecret,
+    check_password,
+    read_iterations,
+    read_salt_octets,
+    scram,
+)
 from tests.scram import ScramClient as Client
 
 
@@ -19,14 +28,24 @@ class Verifier:
     """Knows `pencil` for `user`."""
 
     iterations = ITERATIONS
+    salt_octets = SALT_OCTETS
+    salt_key = b"of the house"
 
     def __init__(self, secret: Any = "pencil") -> None:
         self._secret = secret
         self.bindings: dict[str, bytes] = {}
         self.offers_binding = False
+        self.asked_binding = ""
+        self.tried: list[str] = []
 
     def password(self, username: str) -> Any:
         return self._secret if username == "user" else None
+
+    def attempt(self) -> None:
+        self.tried.append("attempt")
+
+    def succeeded(self) -> None:
+        self.tried.append("success")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +85,9 @@ def test_examples_of_the_rfcs(
 def test_an_honest_client(algorithm: str, stored: bool) -> None:
     client = Client(algorithm=algorithm)
     secret = ScramSecret.make("pencil", algorithm) if stored else "pencil"
-    assert scram(algorithm, False, client.first, client, Verifier(secret)) == "user"
+    verifier = Verifier(secret)
+    assert scram(algorithm, False, client.first, client, verifier) == "user"
+    assert verifier.tried == ["attempt", "success"]
     assert client.said[-1] == b"v=" + base64.b64encode(client.signature), "the server proves itself, too"
 
 
@@ -77,8 +98,10 @@ def test_without_initial_response() -> None:
 
 
 def outcome(client: Client, verifier: Verifier | None = None, plus: bool = False) -> tuple[int, int]:
+    verifier = verifier or Verifier()
     with pytest.raises(Reject) as refusal:
-        scram("sha256", plus, client.first, client, verifier or Verifier())
+        scram("sha256", plus, client.first, client, verifier)
+    assert verifier.tried == ["attempt"] * len(client.said), "a proof that came was tried, and nothing else"
     return refusal.value.reply.code, len(client.said)
 
 
@@ -192,10 +215,35 @@ def test_check_password_works_alike(monkeypatch: pytest.MonkeyPatch, secret: Any
 def test_salts_do_not_tell_whose_secret_is_stored() -> None:
     """They stay the same for a user, and differ from hash to hash, as if the one or the other were stored."""
     for secret in (None, "pencil", ScramSecret.make("pencil", "sha1")):
-        sha1, sha256 = (Credential(secret, "user", name, 4096).salt for name in ("sha1", "sha256"))
+        sha1, sha256 = (Credential(secret, "user", name, Verifier()).salt for name in ("sha1", "sha256"))
         assert sha1 != sha256 and len(sha256) == 16
-        assert Credential(secret, "user", "sha256", 4096).salt == sha256
-        assert Credential(secret, "other", "sha256", 4096).salt != sha256
+        assert Credential(secret, "user", "sha256", Verifier()).salt == sha256
+        assert Credential(secret, "other", "sha256", Verifier()).salt != sha256
+
+
+@pytest.mark.parametrize("octets", [1, 16, 28, 64])
+def test_the_salt_of_who_is_not_there_is_that_of_the_key(octets: int) -> None:
+    """The same in every process that has the key, as long as those that are stored, and nothing like it elsewhere."""
+    one, same, other = Verifier(), Verifier(), Verifier()
+    other.salt_key = b"of another house"
+    salts = []
+    for verifier in (one, same, other):
+        verifier.salt_octets = octets
+        salts.append(Credential(None, "nobody", "sha256", verifier).salt)
+    assert salts[0] == salts[1] and len(salts[0]) == octets
+    assert salts[0] != salts[2]
+
+
+def test_the_salt_is_the_same_tomorrow() -> None:
+    """It must not change from version to version either."""
+    assert Credential(None, "nobody", "sha256", Verifier()).salt.hex() == "838b750734c39970820607858ba704bb"
+    assert Credential(None, "nobody", "sha1", Verifier()).salt.hex() == "6c2819ba1ad311bd7aabe89f113dca46"
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 16.0, "16", None, 129])
+def test_lengths_that_are_none(value: Any) -> None:
+    with pytest.raises(ValueError, match="scram_salt_octets"):
+        read_salt_octets(value)
 
 
 @pytest.mark.parametrize("value", [0, 4095, -1, True, 4096.0, "4096", None, 10**9])
@@ -244,23 +292,26 @@ def test_plus(name: str) -> None:
     assert scram("sha256", True, client.first, client, verifier) == "user"
     client = Client(gs2=f"p={name},,")
     client.binding = b"what somebody between us has"
+    verifier.tried.clear()
     assert outcome(client, verifier, plus=True) == (535, 1)
+    assert verifier.asked_binding == name
 
 
 @pytest.mark.parametrize(
-    ("gs2", "plus", "offered"),
+    ("gs2", "plus", "offered", "asked"),
     [
-        ("y,,", False, True),
-        ("n,,", True, True),
-        ("y,,", True, True),
-        ("p=tls-exporter,,", True, True),
-        ("p=tls-server-end-point,,", False, True),
+        ("y,,", False, True, "none, for it was told of none"),
+        ("n,,", True, True, "none"),
+        ("y,,", True, True, "none"),
+        ("p=tls-exporter,,", True, True, "tls-exporter, which this connection lacks"),
+        ("p=tls-server-end-point,,", False, True, "tls-server-end-point, without -PLUS"),
     ],
 )
-def test_a_downgrade_is_refused(gs2: str, plus: bool, offered: bool) -> None:
+def test_a_downgrade_is_refused(gs2: str, plus: bool, offered: bool, asked: str) -> None:
     verifier = Verifier()
     verifier.bindings, verifier.offers_binding = BINDINGS, offered
     assert outcome(Client(gs2=gs2), verifier, plus) == (535, 0)
+    assert verifier.asked_binding == asked
 
 
 def test_y_is_fine_where_nothing_binds() -> None:
@@ -278,7 +329,16 @@ def test_text_and_back() -> None:
     assert "pencil" not in repr(secret) and str(secret) not in repr(secret)
 
 
-@pytest.mark.parametrize("text", ["", "SCRAM-SHA-256$4096:AA==$AA==:AA==", "SCRAM-SHA-512$1:a$b:c", "x" * 100])
+STORED = str(ScramSecret.make("pencil"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "SCRAM-SHA-256$4096:AA==$AA==:AA==", "SCRAM-SHA-512$1:a$b:c", "x" * 100,
+        STORED.replace("4096", "0"), STORED.replace("4096", "999999999"), STORED.replace("4096", "10000001"),
+    ],
+)  # fmt: skip
 def test_what_is_no_secret(text: str) -> None:
     with pytest.raises(ValueError):
         ScramSecret.parse(text)
