@@ -5,13 +5,16 @@ Made once per bind in each worker from the settings; the replies that depend onl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from .extensions import Standing, offered
 from .handler import Hooks
+from .pace import Meter, Pace
 from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from .reply import Reply
 from .sasl import MECHANISMS
+from .wire import Input, Wire
 
 
 @dataclass
@@ -31,10 +34,12 @@ class Rules:
     greeting_delay: float = 0.0
     min_data_rate: int = 0  # octets of a body per second
     min_data_rate_grace: float = 10.0
-    stress_command_timeout: float = 0.0
-    stress_data_timeout: float = 0.0
+    stressed: Callable[[], bool] | None = None  # whether the server is nearly full; None: nobody looks
+    stress_command_timeout: float = 10.0
+    stress_data_timeout: float = 10.0
     command_timeout: float = 300.0
     data_timeout: float = 180.0
+    handshake_timeout: float = 30.0
     require_tls: bool = False
     require_auth: bool = False
     offer_tls: bool = False  # STARTTLS is possible: a certificate is there, and the bind is not implicit TLS
@@ -43,6 +48,7 @@ class Rules:
     auth_failure_delay: float = 1.0
     auth_mechanisms: tuple[str, ...] = ()  # empty: all that the handler's hooks allow
     accept_bare_newlines: bool = False
+    accept_pipelined_body: bool = False
     max_line_length: int = 0  # of a body, with its CRLF
     spool_threshold: int = 1048576
     spool_dir: str | None = None
@@ -50,6 +56,7 @@ class Rules:
     greeting: Reply = field(init=False)
     helo: Reply = field(init=False)
     mechanisms: tuple[str, ...] = field(init=False)
+    pace: Pace = field(init=False)
     _offers: dict[Standing, Offer] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +64,14 @@ class Rules:
         self.helo = Reply(250, self.hostname, bare=True)
         wanted = [name.upper() for name in self.auth_mechanisms] or self.hooks.mechanisms  # in the order given
         self.mechanisms = tuple(name for name in wanted if name in self.hooks.mechanisms)
+        self.pace = Pace(
+            self.command_timeout,
+            self.data_timeout,
+            self.handshake_timeout,
+            self.stress_command_timeout,
+            self.stress_data_timeout,
+            self.stressed,
+        )
 
     def for_trusted(self) -> Rules:
         """The same without what is meant against abuse."""
@@ -67,9 +82,14 @@ class Rules:
             error_delay=0.0,
             greeting_delay=0.0,
             min_data_rate=0,
-            stress_command_timeout=0.0,
-            stress_data_timeout=0.0,
+            stressed=None,
         )
+
+    def body_wire(self, wire: Wire) -> Input:
+        """The wire to read one body from."""
+        if not self.min_data_rate:
+            return wire
+        return Meter(wire, self.pace, self.min_data_rate, self.min_data_rate_grace)
 
     def offered_mechanisms(self, standing: Standing) -> tuple[str, ...]:
         """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4).
