@@ -137,11 +137,15 @@
 # longer; 0 is no limit. Per bind.
 # max_line_length = 0
 
-# Seconds to wait for the next command (RFC 5321 4.5.3.2.7). Per bind.
+# Seconds to wait for the next command, all of its line (RFC 5321 4.5.3.2.7). Per bind.
 # command_timeout = 300
 
-# Seconds to wait for the next block of a message (RFC 5321 4.5.3.2.5). Per bind.
+# Seconds to wait for the next block of a message, 1 KiB (RFC 5321 4.5.3.2.5). Per bind.
 # data_timeout = 180
+
+# Seconds a TLS handshake may take; at most 10 of them for its first message, the ClientHello. Per
+# bind.
+# handshake_timeout = 30
 
 # Most seconds a whole session may take; 0 is no limit. Per bind.
 # session_timeout = 0
@@ -200,6 +204,10 @@
 # (RFC 5321 2.3.8). Per bind.
 # bare_newlines = "reject"
 
+# A message that is sent right behind DATA, without waiting for 354 (RFC 2920 3.1): reject it with
+# 554 and close the connection, or take it. Per bind.
+# pipelined_body = "reject"
+
 
 # --- Limits
 
@@ -243,8 +251,9 @@
 # no limit. Per bind.
 # max_messages = 0
 
-# Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two
-# messages: 421 4.7.0. 0 is no limit. Per bind.
+# Most commands that bring no message nearer, between two messages: all that are refused,
+# recipients and messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, XCLIENT, XFORWARD, EHLO again,
+# BDAT 0: 421 4.7.0. 0 is no limit. Per bind.
 # max_idle_commands = 1000
 
 # Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the
@@ -266,7 +275,8 @@
 # off.
 # stress_threshold = 0
 
-# Seconds to wait for the next command under stress. Per bind.
+# Seconds to wait under stress for the next command, for a PROXY header, a TLS handshake, or until
+# a client reads what it was sent. Per bind.
 # stress_command_timeout = 10
 
 # Seconds to wait for the next block of a message under stress. Per bind.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from dataclasses import replace
 from typing import Any
 
 from .networks import Networks
@@ -86,6 +87,8 @@ class Limiter:
         self._prefixes = (config.client_prefix_v4, config.client_prefix_v6)
         self._trusted: Networks = config.trusted_clients
         self._proxies: Networks = config.xclient
+        if self.stress_threshold:
+            rules = replace(rules, stressed=self.stressed)
         self._rules = (rules, rules.for_trusted() if self._trusted else rules)
         self._overflowed = False
 
@@ -108,6 +111,11 @@ class Limiter:
         """The client's key; 0 if it is not limited."""
         octets = b"" if self.exempt(host) else client_octets(host, *self._prefixes)
         return self.clients.key(octets) if octets else 0
+
+    def stressed(self) -> bool:
+        """The server is so full that slow clients get less time."""
+        sessions, capacity = self.clients.load()
+        return 0 < self.stress_threshold * capacity <= sessions
 
     def exempt(self, host: str) -> bool:
         return host in self._trusted or host in self._proxies
@@ -206,11 +214,6 @@ class Visit:
         clients = self._limiter.clients
         failures = clients.rate(self._key, FAILURES)
         return failures - clients.rate(self._key, ATTEMPTS)
-
-    def stressed(self) -> bool:
-        sessions, capacity = self._limiter.clients.load()
-        threshold = self._limiter.stress_threshold
-        return 0 < threshold * capacity <= sessions
 
     def _look(self, coming: int) -> None:
         """Is there room for all who are counted, and `coming` more?"""

@@ -23,12 +23,13 @@ from .access import AccessLog, AccessRecord
 from .limits import Limiter, Visit
 from .net.bind import Bind
 from .net.listener import ACCEPT_TIMEOUT
+from .net.pace import Wait
 from .net.proxy import read_header
 from .net.resolver import Resolver
 from .net.wire import Wire
 from .networks import Networks
 from .prefork import scoreboard
-from .prefork.seat import Drain, Seat
+from .prefork.seat import Seat
 from .smtp import reply
 from .smtp.address import is_host_name
 from .smtp.dialogue import Dialogue
@@ -86,10 +87,11 @@ def make_terms(
         greeting_delay=config.greeting_delay,
         min_data_rate=config.min_data_rate,
         min_data_rate_grace=config.min_data_rate_grace,
-        stress_command_timeout=config.stress_command_timeout if config.stress_threshold else 0.0,
-        stress_data_timeout=config.stress_data_timeout if config.stress_threshold else 0.0,
+        stress_command_timeout=config.stress_command_timeout,
+        stress_data_timeout=config.stress_data_timeout,
         command_timeout=config.command_timeout,
         data_timeout=config.data_timeout,
+        handshake_timeout=config.handshake_timeout,
         require_tls=config.require_tls,
         require_auth=config.require_auth,
         offer_tls=context is not None and not bind.implicit_tls,
@@ -101,6 +103,7 @@ def make_terms(
         salt_key=salt_key or os.urandom(32),
         max_line_length=config.max_line_length,
         accept_bare_newlines=config.bare_newlines == "accept",
+        accept_pipelined_body=config.pipelined_body == "accept",
         spool_threshold=config.spool_threshold,
         spool_dir=config.spool_dir,
     )
@@ -154,7 +157,7 @@ class Service:
         plain = Wire(
             sock,
             seat.drain,
-            min(rules.command_timeout, rules.data_timeout),
+            rules.pace,
             terms.context,
             time.monotonic() + terms.session_timeout if terms.session_timeout else 0.0,
             terms.inherited,
@@ -175,18 +178,17 @@ class Service:
         visit: Visit | None = None
         try:
             if terms.proxies and session.peer.host in terms.proxies:
-                _proxied(session, sock, seat.drain)
+                _proxied(session, sock, Wait(rules.pace.header, seat.drain))
             if terms.limiter is not None:
                 visit = terms.limiter.enter(session)
                 rules = terms.limiter.rules(session)
+                wire.keep_pace(rules.pace)
                 if visit.refusal is not None:
                     linger = False  # the client has yet to speak
-                    journal.refused()
-                    if not terms.implicit_tls:  # a handshake is work that the limit is there to save
-                        _say(wire, visit.refusal)
+                    _turn_down(wire, visit.refusal, journal, terms)
                     return
             if terms.implicit_tls:
-                session.tls = wire.start_tls(rules.command_timeout)
+                session.tls = wire.start_tls()
                 journal.tls_started(session)
             if seat.drain.requested:  # the whole server stops, and the connection was still in the kernel's queue
                 wait = False  # there may be many more
@@ -360,9 +362,16 @@ def _say(wire: Wire | TranscribedWire, answer: Reply) -> None:
     wire.flush()
 
 
-def _proxied(session: Session, sock: socket.socket, drain: Drain) -> None:
+def _turn_down(wire: Wire | TranscribedWire, refusal: Reply, journal: SessionJournal, terms: Terms) -> None:
+    """Refuse a session by a limit, before a word is spoken."""
+    journal.refused()
+    if not terms.implicit_tls:  # a handshake is work that the limit is there to save
+        _say(wire, refusal)
+
+
+def _proxied(session: Session, sock: socket.socket, wait: Wait) -> None:
     """Take over what the PROXY header in front of SMTP or TLS says; the connection's own ends where it says nothing."""
-    source, destination = read_header(sock, drain)
+    source, destination = read_header(sock, wait)
     session.proxy = session.peer
     if source is not None and destination is not None:
         session.peer = Endpoint(*source)

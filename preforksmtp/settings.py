@@ -196,9 +196,11 @@ SETTINGS = (
             "Longest line of a message in bytes, with its CRLF; RFC 5321 4.5.3.1.6 has 1000, but clients send longer; "
             "0 is no limit.", "session"),
     Setting("command_timeout", (), seconds(), 300, SMTP,
-            "Seconds to wait for the next command (RFC 5321 4.5.3.2.7).", "session"),
+            "Seconds to wait for the next command, all of its line (RFC 5321 4.5.3.2.7).", "session"),
     Setting("data_timeout", (), seconds(), 180, SMTP,
-            "Seconds to wait for the next block of a message (RFC 5321 4.5.3.2.5).", "session"),
+            "Seconds to wait for the next block of a message, 1 KiB (RFC 5321 4.5.3.2.5).", "session"),
+    Setting("handshake_timeout", (), seconds(), 30, SMTP,
+            "Seconds a TLS handshake may take; at most 10 of them for its first message, the ClientHello.", "session"),
     Setting("session_timeout", (), seconds(zero=True), 0, SMTP,
             "Most seconds a whole session may take; 0 is no limit.", "session"),
     Setting("max_errors", (), integer(1), 10, SMTP,
@@ -241,6 +243,9 @@ SETTINGS = (
     Setting("bare_newlines", (), choice("reject", "accept"), "reject", SMTP,
             "A CR or LF alone in a message: reject it with 550 after the end of data, or keep it as content "
             "(RFC 5321 2.3.8).", "session"),
+    Setting("pipelined_body", (), choice("reject", "accept"), "reject", SMTP,
+            "A message that is sent right behind DATA, without waiting for 354 (RFC 2920 3.1): reject it with 554 and "
+            "close the connection, or take it.", "session"),
     # --- limits
     Setting("max_connections", (), integer(), 0, LIMITS,
             "Most sessions at once in all workers; one more is told 421 4.3.2. 0 is no limit but threads."),
@@ -272,8 +277,9 @@ SETTINGS = (
             "Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is no limit.",
             "session"),
     Setting("max_idle_commands", (), integer(), 1000, LIMITS,
-            "Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two messages: "
-            "421 4.7.0. 0 is no limit.", "session"),
+            "Most commands that bring no message nearer, between two messages: all that are refused, recipients and "
+            "messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, XCLIENT, XFORWARD, EHLO again, BDAT 0: 421 4.7.0. "
+            "0 is no limit.", "session"),
     Setting("min_data_rate", (), size(), 0, LIMITS,
             "Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the client "
             "counts. 0 is no limit.", "session"),
@@ -288,7 +294,8 @@ SETTINGS = (
     Setting("stress_threshold", (), share(), 0, LIMITS,
             "Share of all threads that are busy, 0.9 or 90%, from which on the stress_ timeouts apply. 0 is off."),
     Setting("stress_command_timeout", (), seconds(), 10, LIMITS,
-            "Seconds to wait for the next command under stress.", "session"),
+            "Seconds to wait under stress for the next command, for a PROXY header, a TLS handshake, or until a client "
+            "reads what it was sent.", "session"),
     Setting("stress_data_timeout", (), seconds(), 10, LIMITS,
             "Seconds to wait for the next block of a message under stress.", "session"),
     Setting("reverse_dns", (), boolean(), False, LIMITS,

@@ -76,6 +76,7 @@ class TranscribedWire:
         self.interrupt = wire.interrupt
         self.wait = wire.wait
         self.pause = wire.pause
+        self.keep_pace = wire.keep_pace
         self.flush = wire.flush
         self.local_address = wire.local_address
 
@@ -89,9 +90,13 @@ class TranscribedWire:
 
     # --- the client
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+    @property
+    def ahead(self) -> bool:
+        return self._wire.ahead
+
+    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
         self._tell_octets()
-        line = self._wire.read_line(limit, timeout, idle)
+        line = self._wire.read_line(limit, idle)
         if line is not None and line == self._told:  # chunks.py looks for a BDAT, and puts back what is none
             self._told = b""
             return line
@@ -123,9 +128,9 @@ class TranscribedWire:
             return f"[{len(line)} octets that are no command]"
         return " ".join([words[0], *[MASK] * (len(words) > 1)])
 
-    def read_block(self, size: int, timeout: float) -> bytes:
+    def read_block(self, size: int, idle: bool = False) -> bytes:
         self._told = b""
-        block = self._wire.read_block(size, timeout)
+        block = self._wire.read_block(size, idle)
         self._octets += len(block)
         return block
 
@@ -154,9 +159,9 @@ class TranscribedWire:
             self._record("S", f"334 {MASK}" if self._challenged and len(line.strip()) > 3 else _text(line))
         self._wire.write(data)
 
-    def start_tls(self, timeout: float) -> TLS:
+    def start_tls(self) -> TLS:
         try:
-            facts = self._wire.start_tls(timeout)
+            facts = self._wire.start_tls()
         except OSError as error:
             self._record("*", f"[no TLS: {error.strerror or error or type(error).__name__}]")
             raise

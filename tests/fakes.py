@@ -68,14 +68,21 @@ class FakeWire:
             raise chunk
         self._buffer += chunk
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+    @property
+    def ahead(self) -> bool:
+        return bool(self._buffer)
+
+    def keep_pace(self, pace: Any) -> None:
+        """Nothing here has a clock."""
+
+    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
         while b"\n" not in self._buffer:
             self._receive()
         end = self._buffer.index(b"\n") + 1
         line, self._buffer = self._buffer[:end], self._buffer[end:]
         return line if len(line) <= limit else None
 
-    def read_block(self, size: int, timeout: float) -> bytes:
+    def read_block(self, size: int, idle: bool = False) -> bytes:
         if not self._buffer:
             self._receive()
         block, self._buffer = self._buffer[:size], self._buffer[size:]
@@ -103,7 +110,7 @@ class FakeWire:
             self.sent.append(self._written)
             self._written = b""
 
-    def start_tls(self, timeout: float) -> Any:
+    def start_tls(self) -> Any:
         self.flush()
         self.discard_input()
         if isinstance(self.tls, BaseException):
@@ -224,11 +231,13 @@ def talk(
     faults: Iterable[BaseException] = (),
     **rules: Any,
 ) -> Talk:
-    """Run one dialogue. A `str` in the script is a line. `handler`: a Handler class, or a function of one message."""
+    """Run one dialogue. A `str` in the script is a line. `handler`: a Handler class, or a function of one message.
+
+    Scripts may say all at once what a client must not: pipelined_body is "accept" unless a test says otherwise."""
     wire = FakeWire([*to_chunks(script), *faults], cut)
     is_class = isinstance(handler, type) and issubclass(handler, Handler)
     hooks = Hooks.of_class(handler) if is_class else Hooks.of_function(handler or (lambda message: None))
-    rules_ = Rules(hooks, **{"hostname": "mx.test", **rules})
+    rules_ = Rules(hooks, **{"hostname": "mx.test", "accept_pipelined_body": True, **rules})
     session = Session("s1", Endpoint("192.0.2.1", 4000), lambda: Endpoint("192.0.2.2", 25), "smtp://:25", "mx.test",
                       rules_.lmtp)  # fmt: skip
     journal = RecordingJournal()

@@ -29,7 +29,9 @@ from tests.processes import PATIENCE, wait_until
 
 
 class Sessions:
-    """`app`: what load_app takes, a Handler class or a function. `arguments`: as on the command line."""
+    """`app`: what load_app takes, a Handler class or a function. `arguments`: as on the command line.
+
+    Tests may say all at once what a client must not: pipelined_body is "accept" unless a test says otherwise."""
 
     def __init__(self, app: Any, *arguments: str, bind: str = "smtp://127.0.0.1:0", folder: Path | None = None) -> None:
         if isinstance(app, str):
@@ -39,7 +41,8 @@ class Sessions:
             hooks = Hooks.of_class(app) if is_class else Hooks.of_function(app)
         if folder is not None:
             arguments = (*arguments, "--access-logfile", str(folder / "access.log"))
-        settings = config.load(["--hostname", "mx.test", *arguments], environ={}, folder="/")
+        ours = ["--hostname", "mx.test", "--pipelined-body", "accept"]
+        settings = config.load([*ours, *arguments], environ={}, folder="/")
         self.folder = folder
         self.listener: socket.socket = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self.listener.getsockname()

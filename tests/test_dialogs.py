@@ -143,7 +143,7 @@ def test_fake(path: Path, pieces: str, certificate: Certificate, monkeypatch: py
     session = Session("s1", Endpoint("127.0.0.1", 4000), lambda: local, "", "mx.example.com", bind.lmtp)
     if bind.implicit_tls:
         assert wire.turns.pop(0) == (b"", []) and wire.turns[0][0] is HANDSHAKE, "a script of this bind begins with TLS"
-        session.tls = wire.start_tls(1.0)
+        session.tls = wire.start_tls()
     dialogue = Dialogue(wire, session, terms.rules, RecordingJournal())
     dialogue.xclient, dialogue.xforward = "127.0.0.1" in terms.xclient, "127.0.0.1" in terms.xforward
     try:
@@ -174,14 +174,14 @@ class ScriptedWire(FakeWire):
             self._script = [octets[i : i + self._piece] for i in range(0, len(octets), self._piece)]
         super()._receive()
 
-    def start_tls(self, timeout: float) -> Any:
+    def start_tls(self) -> Any:
         self._judge()
         assert self.turns and self.turns[0][0] is HANDSHAKE, f"{self._name}: the server begins TLS unasked"
         if self.turns[0][1]:
             self.turns[0] = (b"", self.turns[0][1])  # the greeting of a bind that is TLS from the start
         else:
             self.turns.pop(0)
-        return super().start_tls(timeout)
+        return super().start_tls()
 
     def _judge(self) -> None:
         """The server waits: so all that it has to say to this turn is said."""

@@ -267,12 +267,19 @@ def test_a_proxy_is_exempt_and_its_clients_are_not() -> None:
 def test_stress_is_of_all_threads() -> None:
     server = Server(stress_threshold=0.75, threads=4)
     visits = [server.come(f"192.0.2.{n}", n % 2) for n in range(5)]
-    assert not visits[0].stressed()
+    stressed = server.limiters[0].rules(server.session).stressed
+    assert stressed is not None
+    assert not stressed()
     visits.append(server.come("192.0.2.6", 0))
-    assert visits[0].stressed()
+    assert stressed()
     visits.pop().leave()
-    assert not visits[0].stressed()
-    assert not Server(max_connections=1).come().stressed()
+    assert not stressed()
+    unlimited = Server(max_connections=1)
+    unlimited.come()
+    assert unlimited.limiters[0].rules(unlimited.session).stressed is None, "nobody looks"
+    trusting = Server(stress_threshold=0.75, trusted_clients=["192.0.2.1"])
+    trusting.come("192.0.2.1")
+    assert trusting.limiters[0].rules(trusting.session).stressed is None
 
 
 def test_who_finds_no_room_in_the_table_is_let_in_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from preforksmtp import Handler, Reject
+from preforksmtp.smtp import pace
 from tests.certificates import Certificate, make_certificate
 from tests.fakes import recording
 from tests.processes import PATIENCE
@@ -319,8 +320,8 @@ def test_a_reset_before_and_while_tls(certificate):
 
 def test_a_client_that_does_not_read(monkeypatch):
     """Its replies fill the socket; the session ends, and nobody waits for it."""
+    monkeypatch.setattr(pace, "REPLIES", 0.05)
     with Sessions(lambda message: None, "--max-idle-commands", "0") as sessions:
-        sessions.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, b"\0" * 8 + (20_000).to_bytes(8, "little"))
         sessions.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         with sessions.begin() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -159,7 +159,7 @@ def test_a_line_that_is_put_back_is_told_once(wire, lines):
 
 def test_tls_and_the_end(wire, lines):
     it = wire(b"")
-    it.start_tls(1.0)
+    it.start_tls()
     it._wire.close = lambda linger, wait: None
     it.close(False)
     assert lines() == ["*: [TLS: TLSv1.3 TLS_FAKE]", "*: [closed]"]
@@ -168,12 +168,12 @@ def test_tls_and_the_end(wire, lines):
 def test_a_handshake_that_fails(wire, lines):
     it = wire(b"")
 
-    def fail(timeout: float) -> None:
+    def fail() -> None:
         raise ConnectionError("no shared cipher")
 
     it._wire.start_tls = fail
     with pytest.raises(ConnectionError):
-        it.start_tls(1.0)
+        it.start_tls()
     assert lines() == ["*: [no TLS: no shared cipher]"]
 
 

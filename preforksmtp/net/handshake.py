@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .binding import channel_bindings
-from .drain import Drain, await_socket
 from .hello import MOST_OCTETS, ClientHello, await_hello
+from .pace import Wait
 from .tls import ServerContext
 
 _NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a fatal alert, in a record (RFC 7301 section 3.2)
@@ -60,14 +60,12 @@ class TLS(NamedTuple):
     bindings: Mapping[str, bytes] = MappingProxyType({})
 
 
-def expect_hello(
-    sock: socket.socket, context: ssl.SSLContext, deadline: float, seconds: float, drain: Drain
-) -> ClientHello:
+def expect_hello(sock: socket.socket, context: ssl.SSLContext, wait: Wait) -> ClientHello:
     """Wait for the client to begin. Refuses protocols (ALPN) that are not ours."""
     try:
-        hello = await_hello(sock, deadline, drain)
-    except TimeoutError:
-        why = f"TLS handshake not begun within {seconds:g} s: does the client speak in clear?"
+        hello = await_hello(sock, wait)
+    except TimeoutError as late:
+        why = f"TLS handshake not begun {wait.told(late)}: does the client speak in clear?"
         raise ConnectionError(why) from None
     except InterruptedError:
         raise ConnectionError(_DRAINING) from None
@@ -94,8 +92,8 @@ def explained() -> Iterator[None]:
         yield
     except InterruptedError:
         raise ConnectionError(_DRAINING) from None
-    except TimeoutError:
-        why = "the client stopped in the middle of it"
+    except TimeoutError as late:
+        why = "the client stopped in the middle of it" + (f" ({late})" if late.args else "")
     except ssl.SSLError as error:
         why = explain(error)
     except OSError:  # reset, broken pipe: the client's, whatever its number
@@ -105,7 +103,7 @@ def explained() -> Iterator[None]:
     raise ConnectionError(f"TLS handshake failed: {why}")
 
 
-def shake_hands(sock: ssl.SSLSocket, deadline: float, drain: Drain) -> None:
+def shake_hands(sock: ssl.SSLSocket, wait: Wait) -> None:
     """The handshake itself; call it within explained()."""
     sock.settimeout(0)
     while True:
@@ -115,7 +113,7 @@ def shake_hands(sock: ssl.SSLSocket, deadline: float, drain: Drain) -> None:
             events = select.POLLIN
         except ssl.SSLWantWriteError:
             events = select.POLLOUT
-        await_socket(sock, events, deadline, drain)
+        wait.ready(sock, events)
 
 
 def describe(sock: ssl.SSLSocket, context: ssl.SSLContext, hello: ClientHello) -> TLS:

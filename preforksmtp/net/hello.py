@@ -4,27 +4,33 @@ It tells what Python's ssl module does not: whether a client that names protocol
 is not ASCII (the module's own callback fails with it), and what speaks on a TLS port that is no TLS at all. What cannot
 be parsed is left to OpenSSL, and nothing is taken from the socket. Raises EOFError where the client left without an
 octet; NotTLS; TimeoutError; InterruptedError where the worker drains.
+
+Each octet is looked at once, however slowly they come: HelloReader says how many it needs to get on, and the kernel
+wakes us when so many are there.
 """
 
 from __future__ import annotations
 
 import select
 import socket
-from time import monotonic, sleep
+import time
 from typing import NamedTuple
 
-from .drain import Drain, await_socket
+from .pace import Wait
 
 MOST_OCTETS = 16384 + 1024  # of a ClientHello and its record headers; usual are 200 to 2000
+MOST_RECORDS = 32  # that it is split over; usual is one
 
 _HANDSHAKE = 22  # the type of a record
+_HEADER = 5  # octets in front of each record
 _CLIENT_HELLO = 1
 _SERVER_NAME, _ALPN = 0, 16  # extensions: RFC 6066 section 3, RFC 7301
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+_LOOK_AGAIN = 0.05  # seconds, where the kernel cannot wake us for a number of octets
 
 
 class NotTLS(ConnectionError):
-    """The client speaks something else."""
+    """The client speaks something else, or TLS that nobody speaks."""
 
 
 class ClientHello(NamedTuple):
@@ -37,30 +43,32 @@ class ClientHello(NamedTuple):
 NOTHING_KNOWN = ClientHello()
 
 
-def await_hello(sock: socket.socket, deadline: float, drain: Drain) -> ClientHello:
-    """Wait for the whole ClientHello, until the monotonic time `deadline`, and leave it in the socket."""
-    pause = 0.001
-    while True:
-        events = await_socket(sock, select.POLLIN | _HANGUP, deadline, drain)
-        seen = _peek(sock)
-        hello = parse_hello(seen)
-        if hello is not None:
-            return hello
-        if events & _HANGUP or len(seen) >= MOST_OCTETS:
-            return NOTHING_KNOWN
-        # Not all here yet. poll() cannot wait for more than what is there; this is rare, and soon over.
-        if drain.requested:
-            raise InterruptedError
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        sleep(min(pause, left))
-        pause = min(pause * 2, 0.05)
+def await_hello(sock: socket.socket, wait: Wait) -> ClientHello:
+    """Wait for the whole ClientHello, and leave it in the socket."""
+    reader, before = HelloReader(), 0
+    try:
+        while True:
+            events = wait.ready(sock, select.POLLIN | _HANGUP)
+            seen = _peek(sock)
+            hello = reader.read(seen)
+            if hello is not None:
+                return hello
+            if events & _HANGUP or len(seen) >= MOST_OCTETS:
+                return NOTHING_KNOWN
+            if len(seen) == before:  # the kernel wakes us for nothing: a unix socket, or one short of memory
+                if wait.draining:
+                    raise InterruptedError
+                time.sleep(_LOOK_AGAIN)
+            before = len(seen)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, reader.needed)
+    finally:
+        if before:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
 
 def _peek(sock: socket.socket) -> bytes:
     try:
-        seen = sock.recv(MOST_OCTETS, socket.MSG_PEEK)
+        seen = sock.recv(MOST_OCTETS, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except ConnectionError:  # a port scanner resets
         seen = b""
     if not seen:
@@ -68,29 +76,53 @@ def _peek(sock: socket.socket) -> bytes:
     return seen
 
 
-def parse_hello(data: bytes) -> ClientHello | None:
-    """The hello at the beginning of what was received; None if it is not all there. Raises NotTLS."""
-    if data[0] != _HANDSHAKE or data[1:2] not in (b"", b"\x03"):
-        raise NotTLS(f"the client speaks no TLS, it sent {_quote(data)}")
-    message = _join_records(data)
-    if len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4], "big"):
+class HelloReader:
+    """Reads the beginning of a connection as it grows. `needed`: octets without which `read` cannot tell more."""
+
+    def __init__(self) -> None:
+        self.needed = 1
+        self._at = 0  # where the record begins that is arriving
+        self._records = 0  # before it
+        self._message = b""  # what they held
+
+    def read(self, data: bytes) -> ClientHello | None:
+        """The hello at the beginning of all that was received; None if it is not all there. Raises NotTLS."""
+        if data[0] != _HANDSHAKE or data[1:2] not in (b"", b"\x03"):
+            raise NotTLS(f"the client speaks no TLS, it sent {_quote(data)}")
+        while len(data) >= self._at + _HEADER:
+            if data[self._at] != _HANDSHAKE:
+                return NOTHING_KNOWN
+            start = self._at + _HEADER
+            size = int.from_bytes(data[start - 2 : start], "big")
+            if not size:  # RFC 8446 section 5.1
+                raise NotTLS("the client sent an empty TLS record")
+            message = self._message + data[start : start + size]
+            whole = 4
+            if len(message) >= 4:
+                whole += int.from_bytes(message[1:4], "big")
+                if message[0] != _CLIENT_HELLO or whole > MOST_OCTETS:
+                    return NOTHING_KNOWN
+                if len(message) >= whole:
+                    return _parse_message(message[4:whole])
+            if len(data) < start + size:
+                self.needed = start + min(size, whole - len(self._message))
+                return None
+            self._begin_record(start + size, message)
+        self.needed = self._at + _HEADER
         return None
-    if message[0] != _CLIENT_HELLO:
-        return NOTHING_KNOWN
+
+    def _begin_record(self, at: int, message: bytes) -> None:
+        self._at, self._message = at, message
+        self._records += 1
+        if self._records == MOST_RECORDS:
+            raise NotTLS(f"the client splits its hello over more than {MOST_RECORDS} TLS records")
+
+
+def _parse_message(body: bytes) -> ClientHello:
     try:
-        return _parse_body(message[4 : 4 + int.from_bytes(message[1:4], "big")])
+        return _parse_body(body)
     except ValueError:
         return NOTHING_KNOWN  # OpenSSL will say what it thinks of it
-
-
-def _join_records(data: bytes) -> bytes:
-    """The content of handshake records, the last perhaps cut off: a hello may be split over several."""
-    content, at = [], 0
-    while at + 5 <= len(data) and data[at] == _HANDSHAKE:
-        end = at + 5 + int.from_bytes(data[at + 3 : at + 5], "big")
-        content.append(data[at + 5 : end])
-        at = end
-    return b"".join(content)
 
 
 def _parse_body(body: bytes) -> ClientHello:

@@ -1,7 +1,7 @@
 """The header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt): who is behind a proxy.
 
 Read from a socket octet by octet exact: what follows the header is SMTP's or TLS's. Bounded by the protocol (107
-octets in version 1, a length of 16 bits in version 2) and by one deadline. Ends in one of three ways: a Header;
+octets in version 1, a length of 16 bits in version 2) and by one Wait. Ends in one of three ways: a Header;
 ProxyError, one line that says what is wrong with it; EOFError where the peer left without a single octet, as the health
 checks of load balancers do.
 """
@@ -12,12 +12,9 @@ import ipaddress
 import select
 import socket
 import struct
-from time import monotonic
 from typing import NamedTuple
 
-from .drain import Drain, await_socket
-
-DEADLINE = 5.0  # seconds for the whole header: proxies send it at once
+from .pace import Wait
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
 V1_OCTETS = 107  # section 2.1: the longest line of version 1, CRLF included
@@ -44,9 +41,9 @@ class Header(NamedTuple):
 NOT_PROXIED = Header(None, None)
 
 
-def read_header(sock: socket.socket, drain: Drain, seconds: float = DEADLINE) -> Header:
+def read_header(sock: socket.socket, wait: Wait) -> Header:
     """The header with which the connection begins. Leaves the socket blocking, and at the first octet after it."""
-    reader = _Reader(sock, drain, seconds)
+    reader = _Reader(sock, wait)
     try:
         # Neither version's header is shorter than version 2's signature.
         start = reader.begin(len(SIGNATURE))
@@ -61,11 +58,9 @@ def read_header(sock: socket.socket, drain: Drain, seconds: float = DEADLINE) ->
 class _Reader:
     """Reads from a socket without ever taking more than asked for."""
 
-    def __init__(self, sock: socket.socket, drain: Drain, seconds: float) -> None:
+    def __init__(self, sock: socket.socket, wait: Wait) -> None:
         self._sock = sock
-        self._drain = drain
-        self._deadline = monotonic() + seconds
-        self._seconds = seconds
+        self._wait = wait
         self._count = 0
 
     def begin(self, size: int) -> bytes:
@@ -82,11 +77,10 @@ class _Reader:
         return data
 
     def exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            parts.append(self._receive(size))
-            size -= len(parts[-1])
-        return b"".join(parts)
+        data = bytearray()
+        while len(data) < size:
+            data += self._receive(size - len(data))
+        return bytes(data)
 
     def line(self, most: int) -> bytes:
         """Up to a LF, at most `most` octets. Looked at first: only what is known to be of the line is taken."""
@@ -102,15 +96,13 @@ class _Reader:
 
     def _receive(self, size: int, flags: int = 0) -> bytes:
         try:
-            if monotonic() >= self._deadline:
-                raise TimeoutError
-            await_socket(self._sock, select.POLLIN, self._deadline, self._drain)
+            self._wait.ready(self._sock, select.POLLIN)
             data = self._sock.recv(size, flags)
         except InterruptedError:
             raise EOFError("the server shuts down") from None
-        except TimeoutError:
+        except TimeoutError as late:
             what = f"only {self._count} octets of the" if self._count else "no"
-            raise ProxyError(f"{what} PROXY header within {self._seconds:g} s") from None
+            raise ProxyError(f"{what} PROXY header {self._wait.told(late)}") from None
         except ConnectionError:  # reset, as a health check does
             data = b""
         if not data:

@@ -13,23 +13,28 @@ import select
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from time import monotonic
 from typing import cast
 
+from . import closing
 from .drain import Drain, await_socket, await_time
 from .handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
+from .pace import Pace, Wait, look
 
 __all__ = ["TLS", "Drain", "Wire"]
 
 _LINE_READ = 4096
-_TRICKLE = 1024  # octets after which a slow body has earned a new deadline
-_LINGER = 2.0  # seconds to let a client read our last reply
-_LINGER_OCTETS = 1 << 20
+_TRICKLE = 1024  # octets after which a slow body has earned a new allowance
+_MOST_OUTPUT = 4096  # octets of replies that may wait while there are more commands to read
+_AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)  # elsewhere than on Windows
+_INSTANT = 0.001  # seconds that do not matter
+_LEFT = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only a reset is seen
 
 
 class Wire:
-    """See smtp/wire.py. `timeout` is how long the kernel lets a plain read block before deadlines are looked at."""
+    """See smtp/wire.py. How long the client may take is for `pace` to say."""
 
     __slots__ = (
         "_buffer",
@@ -39,6 +44,8 @@ class Wire:
         "_kernel",
         "_ordinary",
         "_output",
+        "_pace",
+        "_polls",
         "_position",
         "_recv",
         "_send",
@@ -47,14 +54,13 @@ class Wire:
         "_tls",
         "_trickled",
         "_waits",
-        "timeout",
     )  # fmt: skip
 
     def __init__(
         self,
         sock: socket.socket,
         drain: Drain,
-        timeout: float,
+        pace: Pace,
         context: ssl.SSLContext | None = None,
         end: float = 0.0,
         inherited: float = 0.0,
@@ -63,7 +69,7 @@ class Wire:
         at once; the first read that is not answered within it sets the one that is wanted."""
         self._sock = sock
         self._recv = sock.recv
-        self._send = sock.sendall
+        self._send: Callable[[bytes, int], int] = sock.send
         self._drain = drain
         self._context = context
         self._end = end  # of the whole session, monotonic; 0 = none
@@ -74,12 +80,20 @@ class Wire:
         self._waits = False  # in recv, between transactions: a drain may interrupt
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
-        self.timeout = timeout
-        if 0.0 < inherited <= timeout:
+        self._pace = pace
+        if 0.0 < inherited <= pace.shortest:
             self._kernel = inherited
             self._ordinary = not end
         else:
-            self._set_kernel_timeout(timeout)
+            self._set_kernel_timeout(pace.shortest)
+
+    def keep_pace(self, pace: Pace) -> None:
+        """See smtp/wire.py."""
+        self._pace = pace
+        if self._kernel > pace.shortest:
+            self._set_kernel_timeout(pace.shortest)
+        else:
+            self._ordinary = not pace.metered and not self._end and not self._tls
 
     @property
     def draining(self) -> bool:
@@ -99,51 +113,67 @@ class Wire:
 
     # --- reading
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
         """See smtp/wire.py."""
-        start, started, buffer = self._position, 0.0, self._buffer
+        start, began, buffer = self._position, 0.0, self._buffer
         if start == len(buffer):
-            started = self._receive(_LINE_READ, timeout, 0.0, idle)
+            began = self._receive(_LINE_READ, 0.0, idle, False)
             start, buffer = 0, self._buffer
+        elif len(self._output) > _MOST_OUTPUT:
+            self.flush()
         self._position = end = buffer.find(b"\n", start) + 1
         self._trickled = 0
         if end == len(buffer) and not start and end <= limit:
             return buffer  # one command a read: most clients wait for each reply
         if not end:
             self._position = start
-            return self._read_long_line(limit, (started or monotonic()) + timeout, idle)
+            return self._read_long_line(limit, began or monotonic(), idle)
         return buffer[start:end] if end - start <= limit else None
 
-    def _read_long_line(self, limit: int, deadline: float, idle: bool) -> bytes | None:
+    def _read_long_line(self, limit: int, began: float, idle: bool) -> bytes | None:
         """A line that did not come in one piece. Beyond `limit` it is dropped as it comes."""
-        parts = [self._buffer[self._position :]]
-        size = len(parts[0])
+        line = bytearray(self._buffer[self._position :])
+        size = len(line)
         while True:
-            self._receive(_LINE_READ, 0.0, deadline, idle)
+            self._receive(_LINE_READ, began, idle, False)
             end = self._buffer.find(b"\n") + 1
-            part = self._buffer[:end] if end else self._buffer
-            self._position = len(part)
-            size += len(part)
+            self._position = end or len(self._buffer)
+            size += self._position
             if size <= limit:
-                parts.append(part)
+                line += self._buffer[: self._position]
+            else:
+                line.clear()
             if end:
-                return b"".join(parts) if size <= limit else None
+                return bytes(line) if size <= limit else None
 
-    def read_block(self, size: int, timeout: float) -> bytes:
+    def read_block(self, size: int, idle: bool = False) -> bytes:
         """See smtp/wire.py."""
         if self._position < len(self._buffer):
-            block = self._buffer[self._position :] if self._position else self._buffer
-            self._buffer, self._position = b"", 0
-            return block
+            return self._take(size)
         if self._trickled:
-            self._receive(size, 0.0, self._started + timeout, False)
+            self._receive(size, self._started, idle, True)
         else:
-            self._started = self._receive(size, timeout, 0.0, False)
+            self._started = self._receive(size, 0.0, idle, True)
         block, self._buffer = self._buffer, b""
         self._trickled += len(block)
         if self._trickled >= _TRICKLE:
             self._trickled = 0
         return block
+
+    def _take(self, size: int) -> bytes:
+        """At most so much of the buffer."""
+        start, end = self._position, self._position + size
+        block = self._buffer[start:end]
+        if end < len(self._buffer):
+            self._position = end
+        else:
+            self._buffer, self._position = b"", 0
+        return block
+
+    @property
+    def ahead(self) -> bool:
+        """See smtp/wire.py."""
+        return self._position < len(self._buffer)
 
     def wait(self, seconds: float) -> bool:
         """See smtp/wire.py."""
@@ -176,34 +206,40 @@ class Wire:
     def discard_input(self) -> None:
         self._buffer, self._position = b"", 0
 
-    def _receive(self, size: int, timeout: float, deadline: float, idle: bool) -> float:
+    def _receive(self, size: int, began: float, idle: bool, block: bool) -> float:
         """Replace the empty buffer by what comes, at least one octet. Returns when it began to wait.
 
-        The limit is `timeout` seconds from now, or `deadline` where that is given.
+        `began`: when we began to wait for the line or, if `block`, the block that this is a part of; 0 = now.
         """
         output = self._output
         if output:
             self._output = b""
             try:
-                self._send(output)
+                sent = self._send(output, _AT_ONCE)
             except OSError as error:
-                raise _write_fault(error) from None
+                self._send_slowly(output, 0, error)
+            else:
+                if sent != len(output):
+                    self._send_slowly(output, sent)
         now = monotonic()
-        if self._ordinary and not deadline and timeout >= self._kernel:
-            # The way of nearly every read: the kernel's timeout, set once a session, comes before the deadline.
-            # The order decides: first say that we wait, then look for the drain; who requests it does it the other
-            # way round.
-            self._waits = idle
+        if self._ordinary and not began:
+            # The way of nearly every read: the kernel's timeout, set once a session, comes before the next look at the
+            # clock. The order decides: first say that we wait, then look for the drain; who requests it does it the
+            # other way round.
             try:
-                if idle and self._drain.requested:
-                    raise InterruptedError
+                if idle:
+                    self._waits = True
+                    if self._drain.requested:
+                        raise InterruptedError
                 data = self._recv(size)
             except BlockingIOError:
-                data = self._receive_late(size, now + timeout)
+                data = self._receive_late(size, now, block)
             finally:
                 self._waits = False
+        elif self._tls:
+            data = self._receive_tls(size, began or now, idle, block)
         else:
-            data = self._receive_otherwise(size, deadline or now + timeout, idle)
+            data = self._receive_otherwise(size, began or now, idle, block)
         if not data:
             if idle and self._drain.requested:
                 raise InterruptedError
@@ -211,55 +247,55 @@ class Wire:
         self._buffer, self._position = data, 0
         return now
 
-    def _receive_otherwise(self, size: int, deadline: float, idle: bool) -> bytes:
-        """With TLS, with a deadline for the whole session, or in the middle of a line or block."""
-        if self._end and self._end < deadline:
-            deadline = self._end
-        if self._tls:
-            return self._receive_tls(size, deadline, idle)
+    def _receive_otherwise(self, size: int, began: float, idle: bool, block: bool) -> bytes:
+        """With a deadline for the whole session, or in the middle of a line or block."""
         self._waits = idle
         try:
             if idle and self._drain.requested:
                 raise InterruptedError
-            return self._receive_late(size, deadline)
+            return self._receive_late(size, began, block)
         finally:
             self._waits = False
 
-    def _receive_late(self, size: int, deadline: float) -> bytes:
-        """Where the deadline may come before the kernel's timeout: shorten that for this read."""
+    def _receive_late(self, size: int, began: float, block: bool) -> bytes:
+        """Where the next look at the clock may come before the kernel's timeout: shorten that for this read."""
         while True:
-            left = deadline - monotonic()
-            if left <= 0:
-                raise TimeoutError
-            wanted = max(min(left, self.timeout), 0.001)
-            if wanted < self._kernel or self._kernel < self.timeout:
+            now, shortest = monotonic(), self._pace.shortest
+            left = self._look(began, block, now) - now
+            wanted = shortest if left > shortest - _INSTANT else max(left, _INSTANT)
+            if wanted < self._kernel or self._kernel < shortest:
                 self._set_kernel_timeout(wanted)
             try:
                 return self._recv(size)
             except BlockingIOError:
                 pass
 
+    def _look(self, began: float, block: bool, now: float) -> float:
+        """The time of the next look at the clock."""
+        return look(self._pace.block if block else self._pace.command, began, self._end, now)
+
     def _set_kernel_timeout(self, seconds: float) -> None:
         self._kernel = seconds
-        self._ordinary = seconds == self.timeout and not self._end and not self._tls
+        pace = self._pace
+        self._ordinary = seconds == pace.shortest and not pace.metered and not self._end and not self._tls
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
-    def _receive_tls(self, size: int, deadline: float, idle: bool) -> bytes:
-        sock = self._sock
-        assert isinstance(sock, ssl.SSLSocket)
-        left = deadline - monotonic()
-        if idle and not sock.pending():
-            if self._drain.requested:
-                raise InterruptedError
-            await_socket(sock, select.POLLIN, deadline, self._drain)
-            left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        sock.settimeout(left)
-        try:
-            return sock.recv(size)
-        except ssl.SSLError as error:
-            raise _tls_fault(error) from None
+    def _receive_tls(self, size: int, began: float, idle: bool, block: bool) -> bytes:
+        """A record may come in pieces: whatever is there is read, and waited for otherwise."""
+        # Before a line there is usually nothing yet, and an exception costs more than a poll().
+        wait = size == _LINE_READ and not cast(ssl.SSLSocket, self._sock).pending()
+        while True:
+            if wait:
+                if idle and self._drain.requested:
+                    raise InterruptedError
+                now = monotonic()
+                self._polls[idle].poll((self._look(began, block, now) - now) * 1000)
+            try:
+                return self._recv(size)
+            except ssl.SSLWantReadError:
+                wait = True
+            except ssl.SSLError as error:
+                raise _tls_fault(error) from None
 
     # --- writing
 
@@ -270,27 +306,59 @@ class Wire:
         output, self._output = self._output, b""
         if output:
             try:
-                self._send(output)
+                sent = self._send(output, _AT_ONCE)
             except OSError as error:
-                raise _write_fault(error) from None
+                self._send_slowly(output, 0, error)
+            else:
+                if sent != len(output):
+                    self._send_slowly(output, sent)
+
+    def _send_slowly(self, output: bytes, sent: int, fault: OSError | None = None) -> None:
+        """Send what the client did not take at once; `fault` is what send() raised."""
+        wait = Wait(self._pace.replies, self._drain, self._end)
+        try:
+            while sent < len(output):
+                if fault is not None and not isinstance(fault, (BlockingIOError, ssl.SSLWantWriteError)):
+                    raise _tls_fault(fault) if isinstance(fault, ssl.SSLError) else fault
+                self._await_room(wait)
+                try:
+                    sent, fault = sent + self._send(output[sent:], _AT_ONCE), None
+                except OSError as error:
+                    fault = error
+        except TimeoutError as late:
+            self._send = _drop  # no reply gets through any more
+            raise late if late.args else TimeoutError("the client does not read our replies") from None
+
+    def _await_room(self, wait: Wait) -> None:
+        """Wait until the client has read something; while the worker drains not for long."""
+        try:
+            wait.ready(self._sock, select.POLLOUT)
+        except InterruptedError:
+            poll = select.poll()
+            poll.register(self._sock, select.POLLOUT)
+            if not poll.poll(closing.LINGER * 1000):
+                raise TimeoutError from None
 
     # --- TLS and the end
 
-    def start_tls(self, timeout: float) -> TLS:
+    def start_tls(self) -> TLS:
         """The handshake. What came in clear before it is never looked at (RFC 3207 section 4.2, CVE-2011-0411)."""
         assert self._context is not None
         self.flush()
         self.discard_input()
-        deadline = monotonic() + timeout
-        if self._end and self._end < deadline:
-            deadline = self._end
-        hello = expect_hello(self._sock, self._context, deadline, timeout, self._drain)
+        pace, drain, end = self._pace, self._drain, self._end
+        whole = Wait(pace.handshake, drain, end)
+        hello = expect_hello(self._sock, self._context, Wait(pace.hello, drain, end))
         context = choose_context(self._context, hello)
         with explained():
             sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
-            self._sock, self._recv, self._send = sock, sock.recv, sock.sendall
+            self._sock, self._recv, self._send = sock, sock.recv, lambda data, flags: sock.send(data)
             self._tls, self._ordinary = True, False
-            shake_hands(sock, deadline, self._drain)
+            shake_hands(sock, whole)
+        busy, idle = self._polls = select.poll(), select.poll()
+        busy.register(sock, select.POLLIN)
+        idle.register(sock, select.POLLIN)
+        idle.register(drain.fd, select.POLLIN)
         return describe(sock, context, hello)
 
     def fileno(self) -> int:
@@ -301,39 +369,16 @@ class Wire:
         return (name[0], name[1]) if isinstance(name, tuple) else ("unix", 0)
 
     def close(self, linger: bool, wait: bool = True) -> None:
-        """Close. `linger`: we end it, perhaps in the middle of what the client sends: see that it can read why.
-
-        Closing with unread input resets the connection, and a reset destroys a reply on its way; so what comes is read
-        until the client closes too, or for some time; without `wait` only what is there already.
-        """
+        """Close. `linger`: we end it, perhaps in the middle of what the client sends: see that it can read why."""
         try:
             if self._tls:
-                self._close_tls()
+                self._sock = closing.end_tls(cast(ssl.SSLSocket, self._sock))
             if linger:
-                self._sock.shutdown(socket.SHUT_WR)
-                self._read_out(_LINGER if wait else 0.0)
+                closing.linger(self._sock, wait)
         except (OSError, ValueError):
             pass  # the client was faster
         finally:
             self._sock.close()
-
-    def _close_tls(self) -> None:
-        """Send close_notify, do not wait for the client's."""
-        self._sock.settimeout(0)
-        assert isinstance(self._sock, ssl.SSLSocket)
-        try:
-            self._sock = self._sock.unwrap()
-        except OSError:
-            pass
-
-    def _read_out(self, seconds: float) -> None:
-        deadline, dropped = monotonic() + seconds, 0
-        self._sock.settimeout(seconds)
-        while dropped < _LINGER_OCTETS and (not seconds or monotonic() < deadline):
-            data = self._sock.recv(65536)
-            if not data:
-                return
-            dropped += len(data)
 
 
 @lru_cache(maxsize=64)
@@ -343,10 +388,9 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
 
 
-def _write_fault(error: OSError) -> Exception:
-    if isinstance(error, BlockingIOError):  # SO_SNDTIMEO
-        return TimeoutError("the client does not read our replies")
-    return _tls_fault(error) if isinstance(error, ssl.SSLError) else error
+def _drop(data: bytes, flags: int) -> int:
+    """In place of send()."""
+    return len(data)
 
 
 def _tls_fault(error: ssl.SSLError) -> Exception:

@@ -81,7 +81,7 @@ class _Exchange:
         """Send a challenge, read the response. A drain may interrupt the wait: no mail is lost by it."""
         dialogue = self._dialogue
         dialogue.wire.write(b"334 " + b64encode(challenge) + b"\r\n")
-        line = dialogue.wire.read_line(AUTH_LINE_OCTETS, dialogue.rules.command_timeout, True)
+        line = dialogue.wire.read_line(AUTH_LINE_OCTETS, True)
         self.heard = monotonic()
         if line is None:
             raise Reject(reply.AUTH_LINE_TOO_LONG)

@@ -14,7 +14,7 @@ from typing import IO, Protocol
 
 from . import reply
 from .reply import Reject, Reply
-from .wire import Wire
+from .wire import Input
 
 _END = b"\r\n.\r\n"
 _SMALL_READ = 4096  # a large recv() costs even where little comes: small until the client shows it has more
@@ -64,9 +64,8 @@ class DataReader:
     _first = 2  # octets of that CRLF still to be left out of the body
     _context = b""  # the last octets handed on, where a lenient end of data may have begun
 
-    def __init__(self, wire: Wire, timeout: float, limit: int, strict: bool, line_limit: int = 0) -> None:
+    def __init__(self, wire: Input, limit: int, strict: bool, line_limit: int = 0) -> None:
         self._wire = wire
-        self._timeout = timeout
         self._limit = limit
         self._strict = strict
         self._line_limit = line_limit
@@ -76,7 +75,7 @@ class DataReader:
 
         Most messages are small and whole: this is read_block for them, without its bookkeeping.
         """
-        chunk = self._wire.read_block(self._read_size, self._timeout)
+        chunk = self._wire.read_block(self._read_size)
         end = chunk.find(_END)
         body = chunk[: end + 2]
         if (
@@ -99,7 +98,7 @@ class DataReader:
     def read_block(self) -> bytes:
         """The next block, b"" at the end of data. Raises BodyFault once, as soon as the fault is seen."""
         while not self.finished:
-            chunk = self._wire.read_block(self._read_size, self._timeout)
+            chunk = self._wire.read_block(self._read_size)
             if len(chunk) >= _SMALL_READ:
                 self._read_size = _LARGE_READ
             block = self._take(chunk)

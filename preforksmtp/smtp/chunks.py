@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from . import reply
 from .address import is_helo_name
 from .body import BodyFault
-from .limits import body_wire
 from .reply import Reject, Reply
+from .wire import Input
 
 if TYPE_CHECKING:
     from .dialogue import Dialogue
-    from .wire import Wire
 
 _READ = 65536
 # What may stand between two chunks without ending the message (RFC 3030 section 2 leaves the rest out of order).
@@ -42,14 +41,10 @@ def parse_chunk(argument: str) -> tuple[int, bool]:
     return int(words[0]), len(words) == 2
 
 
-def drop_chunk(wire: Wire, size: int, timeout: float) -> None:
-    """Read `size` octets and forget them, so that the next command is found."""
+def drop_chunk(wire: Input, size: int, idle: bool) -> None:
+    """Read `size` octets and forget them, so that the next command is found. `idle`: see smtp/wire.py."""
     while size:
-        block = wire.read_block(min(size, _READ), timeout)
-        if len(block) > size:
-            wire.push_back(block[size:])
-            return
-        size -= len(block)
+        size -= len(wire.read_block(min(size, _READ), idle))
 
 
 class ChunkReader:
@@ -60,8 +55,7 @@ class ChunkReader:
         self.fault: BodyFault | None = None
         self.finished = False
         self._dialogue = dialogue
-        self._wire: Wire = body_wire(dialogue)
-        self._timeout = dialogue.rules.data_timeout
+        self._wire = dialogue.rules.body_wire(dialogue.wire)
         self._limit = dialogue.rules.max_message_size
         self._left = self._chunk = size
         self._last = last
@@ -76,17 +70,16 @@ class ChunkReader:
             if self._unchecked:
                 self._check_size()
             if self._left:
-                block = self._wire.read_block(min(self._left, _READ), self._timeout)
-                if len(block) > self._left:
-                    self._wire.push_back(block[self._left :])
-                    block = block[: self._left]
+                block = self._wire.read_block(min(self._left, _READ))
                 self._left -= len(block)
                 self.size += len(block)
                 return block
             if self._last:
                 self.finished = True
             else:
-                self._wire.write(Reply(250, f"2.0.0 {self._chunk} octets received").wire)
+                if not self._chunk:
+                    self._dialogue.idle()
+                self._dialogue.wire.write(Reply(250, f"2.0.0 {self._chunk} octets received").wire)
                 self._await_chunk()
         return b""
 
@@ -96,7 +89,7 @@ class ChunkReader:
 
     def settle(self) -> None:
         """Drop what is left of the chunk, so that the next command is found."""
-        drop_chunk(self._wire, self._left, self._timeout)
+        drop_chunk(self._wire, self._left, True)
         self._left = 0
 
     @property
@@ -115,7 +108,7 @@ class ChunkReader:
         """Run what comes between two chunks."""
         dialogue = self._dialogue
         while True:
-            name, argument, line = dialogue.read_command()
+            name, argument, line = dialogue.read_command(self._wire)
             if name == "BDAT":
                 try:
                     self._chunk, self._last = parse_chunk(argument)

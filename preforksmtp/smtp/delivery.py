@@ -47,9 +47,11 @@ def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
     else:
         dialogue.wire.write(answer.wire)
     dialogue.wire.flush()  # a promise must not wait behind what the client has pipelined
-    if answer.code == 421 or (reader.fault is not None and reader.fault.fatal):
-        raise Ended
-    reader.settle()
+    if outcome.code >= 400:
+        if answer.code == 421 or (reader.fault is not None and reader.fault.fatal):
+            raise Ended
+        reader.settle()
+        dialogue.idle()
 
 
 def _outcome(transaction: Transaction, answer: Reply) -> Reply:

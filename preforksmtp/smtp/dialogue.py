@@ -14,13 +14,14 @@ from typing import Any
 from . import command, reply
 from .extensions import Standing
 from .journal import Journal
-from .limits import Limits, Overdue, await_command
+from .limits import Limits
+from .pace import Overdue
 from .reply import Reject, Reply
 from .rules import Offer, Rules
 from .session import NOTHING, Ended, Session
 from .transaction import Transaction
 from .verbs import AUTH, HELO, IDLE, TLS, TRANSACTION, VERBS, missing
-from .wire import Wire
+from .wire import Input, Wire
 
 # The replies that count as a bad command (--max-errors): the client's doing, whatever a handler thinks of its mail.
 _BAD_COMMAND = frozenset((500, 501, 502, 503, 504, 530, 535, 538, 555))
@@ -81,9 +82,9 @@ class Dialogue:
         except Overdue as slow:
             self.journal.timed_out(self.session, slow.limit)
             self.wire.write(slow.reply.wire)
-        except TimeoutError:
+        except TimeoutError as late:
             expired = self.wire.expired
-            self.journal.timed_out(self.session, "session_timeout" if expired else "")
+            self.journal.timed_out(self.session, "session_timeout" if expired else str(late))
             self.wire.write((reply.SESSION_TIMED_OUT if expired else reply.TIMED_OUT).wire)
         except Ended:
             pass
@@ -93,7 +94,7 @@ class Dialogue:
         if self.wire.wait(self.rules.greeting_delay):
             if self.wire.draining:
                 raise InterruptedError
-            self.wire.read_block(1024, self.rules.command_timeout)  # raises EOFError where it has only left
+            self.wire.read_block(1024)  # raises EOFError where it has only left
             self.journal.ended(self.session, "spoke before the greeting (greeting_delay)")
             self.end(reply.EARLY_TALKER)
         if self.wire.expired:
@@ -129,13 +130,10 @@ class Dialogue:
         """Command by command, until Ended or a fault of the connection is raised."""
         wire, needed = self.wire, self._needs
         read_line, write, decode, find = wire.read_line, wire.write, command.decode, VERBS.get
-        timeout = self.rules.command_timeout
-        stress = self.rules.stress_command_timeout
+        needs = 0  # of what is no command at all: those of the one before, it matters little (max_errors)
         while True:
             try:
-                if stress:
-                    await_command(self)
-                line = read_line(_LINE_OCTETS, timeout, self.transaction is None)
+                line = read_line(_LINE_OCTETS, self.transaction is None)
                 if line is None:
                     raise Reject(reply.LINE_TOO_LONG)
                 text = decode(line)
@@ -151,14 +149,14 @@ class Dialogue:
                 answer = refusal.reply
             if answer is not None:
                 if answer.code >= 400:
-                    self.answer(answer)
+                    self.answer(answer, needs)
                 else:
                     write(answer.wire)
 
-    def read_command(self) -> tuple[str, str, bytes]:
+    def read_command(self, wire: Input) -> tuple[str, str, bytes]:
         """The next command, its argument and its line, where the ordinary loop does not read: between two chunks."""
         while True:
-            line = self.wire.read_line(command.AUTH_LINE_OCTETS, self.rules.command_timeout)
+            line = wire.read_line(command.AUTH_LINE_OCTETS)
             try:
                 if line is None:
                     raise Reject(reply.LINE_TOO_LONG)
@@ -169,18 +167,20 @@ class Dialogue:
 
     def execute(self, name: str, argument: str, line: bytes, allowed: Container[str]) -> None:
         """Run one command that read_command returned, if it is `allowed`."""
+        needs = 0
         try:
             verb = VERBS.get(name)
             if verb is None or len(line) > verb.octets:
                 verb = self._exceptional(name, line, command.decode(line))
             if name not in allowed:
                 raise Reject(reply.CHUNKS_OPEN)
-            missing(self, verb.needs & self._needs, argument)
+            needs = verb.needs & self._needs
+            missing(self, needs, argument)
             answer = verb.run(self, argument)
         except Reject as refusal:
             answer = refusal.reply
         if answer is not None:
-            self.answer(answer)
+            self.answer(answer, needs)
 
     def require(self, needs: int) -> None:
         """Refuse where one of `needs` (see smtp/verbs.py) is missing."""
@@ -200,10 +200,13 @@ class Dialogue:
             raise Reject(reply.REFUSED_SESSION)
         return verb
 
-    def answer(self, answer: Reply) -> None:
-        """Write a reply; end the session with 421 where it says so, or after too many bad commands."""
+    def answer(self, answer: Reply, needs: int = 0) -> None:
+        """Write the reply to a command that has these `needs`; end the session with 421 where it says so, or after too
+        many bad commands."""
         if answer.code == 421:
             self.end(answer)
+        if answer.code >= 400 and not needs & IDLE:  # or it has been counted
+            self.idle()
         if answer.code in _BAD_COMMAND:
             self._errors += 1
             if 0 < self.rules.max_errors < self._errors:
@@ -216,11 +219,16 @@ class Dialogue:
         self.wire.write(answer.wire)
 
     def idle(self) -> None:
-        """The command that comes brings no message nearer: how many such may there be?"""
+        """Count a command that brings no message nearer; end the session with 421 where it is one too many.
+
+        Those are: what is refused, whatever it is, a message too; commands that are IDLE in VERBS; EHLO again; an empty
+        chunk. The others have an end of their own: one EHLO, AUTH and STARTTLS a session, one MAIL a transaction,
+        max_recipients, max_message_size.
+        """
         self._idle += 1
         if 0 < self.rules.max_idle_commands < self._idle:
             self.journal.ended(self.session, "max_idle_commands reached")
-            raise Reject(reply.TOO_MANY_IDLE)
+            self.end(reply.TOO_MANY_IDLE)
 
     def end(self, last: Reply) -> None:
         """Say `last` and end the session."""

@@ -10,7 +10,6 @@ from .body import DataReader
 from .chunks import ChunkReader, drop_chunk, parse_chunk
 from .command import parse_parameters
 from .delivery import receive
-from .limits import body_wire
 from .parameters import check_declared, read_parameters
 from .reply import Reject, Reply
 from .transaction import Recipient, Transaction
@@ -91,14 +90,16 @@ def data(dialogue: Dialogue, argument: str) -> None:
     if transaction.params.get("BODY") == "BINARYMIME":  # RFC 3030 section 3
         raise Reject(reply.BINARY_NEEDS_BDAT)
     _before_body(dialogue, transaction)
-    dialogue.wire.write(reply.START_MAIL_INPUT.wire)
     rules = dialogue.rules
+    if dialogue.wire.ahead and not rules.accept_pipelined_body:  # RFC 2920 section 3.1
+        dialogue.journal.ended(dialogue.session, "sent a message before the reply to DATA (pipelined_body)")
+        dialogue.end(reply.PIPELINED_BODY)
+    dialogue.wire.write(reply.START_MAIL_INPUT.wire)
     receive(
         dialogue,
         transaction,
         DataReader(
-            body_wire(dialogue),
-            rules.data_timeout,
+            rules.body_wire(dialogue.wire),
             rules.max_message_size,
             not rules.accept_bare_newlines,
             rules.max_line_length,
@@ -116,7 +117,7 @@ def bdat(dialogue: Dialogue, argument: str) -> None:
     except Reject as refusal:
         dialogue.answer(refusal.reply)
         dialogue.wire.flush()
-        drop_chunk(dialogue.wire, size, dialogue.rules.data_timeout)
+        drop_chunk(dialogue.rules.body_wire(dialogue.wire), size, dialogue.transaction is None)
         return
     receive(dialogue, transaction, ChunkReader(dialogue, size, last))
 

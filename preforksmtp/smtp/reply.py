@@ -212,5 +212,6 @@ SMUGGLING = Reply(550, "5.6.0 Message ended by other than <CR><LF>.<CR><LF>, clo
 TOO_LARGE = Reply(552, "5.3.4 Message size exceeds fixed maximum message size")
 UTF8_NOT_REQUESTED = Reply(553, "5.6.7 Non-ASCII address needs the SMTPUTF8 parameter")
 BODY_LINE_TOO_LONG = Reply(554, "5.6.0 Line too long in the message")
+PIPELINED_BODY = Reply(554, "5.5.0 You sent a message before the reply to DATA, closing the connection")
 EARLY_TALKER = Reply(554, "5.5.1 You spoke before the greeting, closing the connection")
 CROSS_PROTOCOL = Reply(554, "5.5.1 This is an SMTP server, closing the connection")

@@ -6,14 +6,16 @@ Made once per bind in each worker from the settings; the replies that depend onl
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .extensions import Standing, offered
 from .handler import Hooks
+from .pace import Meter, Pace
 from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from .reply import Reply
 from .sasl import MECHANISMS
+from .wire import Input, Wire
 
 # The channel bindings that clients look for: whoever is offered -PLUS and finds neither gives up, for a server that
 # offers it and then cannot looks like somebody in between (RFC 5802 section 6).
@@ -37,10 +39,12 @@ class Rules:
     greeting_delay: float = 0.0
     min_data_rate: int = 0  # octets of a body per second
     min_data_rate_grace: float = 10.0
-    stress_command_timeout: float = 0.0
-    stress_data_timeout: float = 0.0
+    stressed: Callable[[], bool] | None = None  # whether the server is nearly full; None: nobody looks
+    stress_command_timeout: float = 10.0
+    stress_data_timeout: float = 10.0
     command_timeout: float = 300.0
     data_timeout: float = 180.0
+    handshake_timeout: float = 30.0
     require_tls: bool = False
     require_auth: bool = False
     offer_tls: bool = False  # STARTTLS is possible: a certificate is there, and the bind is not implicit TLS
@@ -51,6 +55,7 @@ class Rules:
     channel_binding: str = "auto"  # or "always", "never"
     salt_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)  # see preforksmtp/salts.py
     accept_bare_newlines: bool = False
+    accept_pipelined_body: bool = False
     max_line_length: int = 0  # of a body, with its CRLF
     spool_threshold: int = 1048576
     spool_dir: str | None = None
@@ -58,6 +63,7 @@ class Rules:
     greeting: Reply = field(init=False)
     helo: Reply = field(init=False)
     mechanisms: tuple[str, ...] = field(init=False)
+    pace: Pace = field(init=False)
     _offers: dict[Standing, Offer] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -65,6 +71,14 @@ class Rules:
         self.helo = Reply(250, self.hostname, bare=True)
         wanted = [name.upper() for name in self.auth_mechanisms] or self.hooks.mechanisms  # in the order given
         self.mechanisms = tuple(name for name in wanted if name in self.hooks.mechanisms)
+        self.pace = Pace(
+            self.command_timeout,
+            self.data_timeout,
+            self.handshake_timeout,
+            self.stress_command_timeout,
+            self.stress_data_timeout,
+            self.stressed,
+        )
 
     def for_trusted(self) -> Rules:
         """The same without what is meant against abuse."""
@@ -75,8 +89,7 @@ class Rules:
             error_delay=0.0,
             greeting_delay=0.0,
             min_data_rate=0,
-            stress_command_timeout=0.0,
-            stress_data_timeout=0.0,
+            stressed=None,
         )
 
     def binds(self, bindings: Mapping[str, bytes]) -> bool:
@@ -84,6 +97,12 @@ class Rules:
         if self.channel_binding == "auto":
             return not _USUAL_BINDINGS.isdisjoint(bindings)
         return self.channel_binding == "always" and bool(bindings)
+
+    def body_wire(self, wire: Wire) -> Input:
+        """The wire to read one body from."""
+        if not self.min_data_rate:
+            return wire
+        return Meter(wire, self.pace, self.min_data_rate, self.min_data_rate_grace)
 
     def offered_mechanisms(self, standing: Standing) -> tuple[str, ...]:
         """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4).

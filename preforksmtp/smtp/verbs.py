@@ -73,8 +73,6 @@ def lhlo(dialogue: Dialogue, name: str) -> Reply:
 def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -> None:
     if lmtp != dialogue.session.lmtp:
         raise Reject(reply.UNRECOGNIZED)
-    if dialogue.session.helo:
-        dialogue.idle()  # once or twice is needed
     name = name.strip()
     if not is_helo_name(name):
         raise Reject(reply.NEEDS_DOMAIN)
@@ -86,6 +84,8 @@ def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -
         except Reject:  # whatever it raises: a refusal leaves the state as it was (section 4.1.4)
             session.esmtp = before
             raise
+    if session.helo:  # once or twice is needed
+        dialogue.idle()
     session.helo = name
     dialogue.reset()
 
@@ -99,7 +99,7 @@ def starttls(dialogue: Dialogue, argument: str) -> None:
         raise Reject(reply.NOT_IMPLEMENTED)
     dialogue.reset()  # before the 220: what the handler raises here must not be a reply inside TLS to nothing
     dialogue.wire.write(reply.READY_FOR_TLS.wire)
-    session.tls = dialogue.wire.start_tls(dialogue.rules.command_timeout)
+    session.tls = dialogue.wire.start_tls()
     session.helo, session.esmtp, session.user = "", False, None
     dialogue.journal.tls_started(session)
 
@@ -177,8 +177,8 @@ VERBS: dict[str, Verb] = {
     "VRFY": Verb(vrfy, TLS | AUTH | ARGUMENT | IDLE),
     "EXPN": Verb(expn, TLS | AUTH | ARGUMENT | IDLE, keyword="EXPN"),
     "ETRN": Verb(etrn, TLS | HELO | AUTH | OUTSIDE | ARGUMENT | IDLE, keyword="ETRN"),
-    "XCLIENT": Verb(xclient, OUTSIDE, keyword="XCLIENT"),
-    "XFORWARD": Verb(xforward, TLS | HELO | OUTSIDE, keyword="XFORWARD"),
+    "XCLIENT": Verb(xclient, OUTSIDE | IDLE, keyword="XCLIENT"),
+    "XFORWARD": Verb(xforward, TLS | HELO | OUTSIDE | IDLE, keyword="XFORWARD"),
     "HELP": Verb(help_, TLS | IDLE),
     "QUIT": Verb(quit_, 0),
 }

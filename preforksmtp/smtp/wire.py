@@ -1,7 +1,8 @@
 """What a session needs of its connection. The real one is net/wire.py; tests make one from bytes.
 
-Faults are the built-in exceptions: EOFError (the client closed), ConnectionError (it reset), TimeoutError (a deadline
-passed), InterruptedError (the server is draining and the client was between transactions).
+How long the client may take is for smtp/pace.py to say. Faults are the built-in exceptions: EOFError (the client
+closed), ConnectionError (it reset), TimeoutError (it had its time), InterruptedError (the server is draining and the
+client was between transactions).
 """
 
 from __future__ import annotations
@@ -9,7 +10,25 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 
-class Wire(Protocol):
+class Input(Protocol):
+    """What a client sends."""
+
+    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
+        """One line with its LF; None for a line longer than `limit` octets, which has been read to its end.
+
+        `idle` says that a drain may interrupt the wait.
+        """
+
+    def read_block(self, size: int, idle: bool = False) -> bytes:
+        """What has arrived, up to `size` octets, at least one."""
+
+    def push_back(self, data: bytes) -> None:
+        """Put `data` back in front of what is read next."""
+
+
+class Wire(Input, Protocol):
+    """All of the connection."""
+
     @property
     def draining(self) -> bool:
         """The worker is about to end: begin nothing new."""
@@ -18,14 +37,12 @@ class Wire(Protocol):
     def expired(self) -> bool:
         """The whole session has lasted too long."""
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
-        """One line with its LF; None for a line longer than `limit` octets, which has been read to its end.
+    @property
+    def ahead(self) -> bool:
+        """Whether the client has sent more than was read, as far as we know."""
 
-        `timeout` is a deadline for the whole line, in seconds. `idle` says that a drain may interrupt the wait.
-        """
-
-    def read_block(self, size: int, timeout: float) -> bytes:
-        """What has arrived, up to about `size` octets, at least one. `timeout` is a deadline for each 1 KiB."""
+    def keep_pace(self, pace: Any) -> None:
+        """From now on the client may be as slow as `pace` says, see smtp/pace.py."""
 
     def wait(self, seconds: float) -> bool:
         """Send what was written, and wait so long for input (or a drain); False where none came."""
@@ -37,9 +54,6 @@ class Wire(Protocol):
         `idle` says that a drain is such a fault.
         """
 
-    def push_back(self, data: bytes) -> None:
-        """Put `data` back in front of what is read next."""
-
     def discard_input(self) -> None:
         """Forget what has been received and not yet read (RFC 3207 section 4.2)."""
 
@@ -49,5 +63,5 @@ class Wire(Protocol):
     def flush(self) -> None:
         """Send what was written, now."""
 
-    def start_tls(self, timeout: float) -> Any:
+    def start_tls(self) -> Any:
         """Do the TLS handshake as server and return its facts. Raises OSError where it fails."""

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from preforksmtp.net.handshake import TLS, explain
-from preforksmtp.net.hello import ClientHello, NotTLS, parse_hello
+from preforksmtp.net.hello import MOST_RECORDS, ClientHello, HelloReader, NotTLS
 from preforksmtp.net.tls import ServerContext, server_context
 from preforksmtp.net.wire import Wire
 from preforksmtp.prefork.seat import Drain
+from tests.net.pacing import within
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 
@@ -101,7 +102,7 @@ def shake(context: ssl.SSLContext, client: Client, timeout: float = 10.0) -> tup
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         theirs = socket.create_connection(listener.getsockname(), 10)
         ours, _ = listener.accept()
-        wire = Wire(ours, NO_DRAIN, 10.0, context)
+        wire = Wire(ours, NO_DRAIN, within(timeout), context)
 
         def run() -> object:
             with theirs:
@@ -112,7 +113,7 @@ def shake(context: ssl.SSLContext, client: Client, timeout: float = 10.0) -> tup
 
         answer = pool.submit(run)
         try:
-            facts = wire.start_tls(timeout)
+            facts = wire.start_tls()
             wire.write(b"2")
             wire.flush()
             return facts, answer.result(20)
@@ -411,15 +412,15 @@ def session(context: ServerContext) -> Iterator[tuple[Wire, ssl.SSLSocket, socke
         theirs = socket.create_connection(listener.getsockname(), 10)
         ours, _ = listener.accept()
         raw = theirs.dup()
-        wire = Wire(ours, NO_DRAIN, 10.0, context)
+        wire = Wire(ours, NO_DRAIN, within(10.0), context)
         answer = pool.submit(trusting().wrap_socket, theirs)
-        wire.start_tls(10)
+        wire.start_tls()
         with answer.result(10) as client, raw:
             yield wire, client, raw
         wire.close(False)
 
 
-@pytest.mark.parametrize("read", [lambda wire: wire.read_line(512, 10), lambda wire: wire.read_block(512, 10)])
+@pytest.mark.parametrize("read", [lambda wire: wire.read_line(512), lambda wire: wire.read_block(512)])
 @pytest.mark.parametrize("notify", [True, False], ids=["close_notify", "cut"])
 def test_nothing_is_read_in_clear_after_tls(
     session: tuple[Wire, ssl.SSLSocket, socket.socket], read: Callable[[Wire], bytes | None], notify: bool
@@ -442,35 +443,96 @@ def test_nothing_is_read_in_clear_after_tls(
 # --- the parser alone
 
 
+def parse_hello(data: bytes) -> ClientHello | None:
+    return HelloReader().read(data)
+
+
+def in_records(hello: bytes, size: int) -> bytes:
+    """The same hello in records of so many octets."""
+    parts = [hello[start : start + size] for start in range(5, len(hello), size)]
+    return b"".join(hello[:3] + struct.pack("!H", len(part)) + part for part in parts)
+
+
 def test_what_a_hello_tells() -> None:
     assert parse_hello(first_flight()) == ClientHello(b"", ())
     assert parse_hello(first_flight("mx.example.org")) == ClientHello(b"mx.example.org", ())
     hello = first_flight("mx.example.org", ["h2", "smtp"])
     assert parse_hello(hello) == ClientHello(b"mx.example.org", (b"h2", b"smtp"))
     assert parse_hello(hello + b"\x16\x03\x03\x00\x01x") == ClientHello(b"mx.example.org", (b"h2", b"smtp"))
-    records = [hello[:3] + struct.pack("!H", len(part)) + part for part in (hello[5:6], hello[6:50], hello[50:])]
-    assert parse_hello(b"".join(records)) == parse_hello(hello)
+    for size in (50, 100, 300):
+        assert parse_hello(in_records(hello, size)) == parse_hello(hello)
 
 
 def test_every_beginning_of_a_hello_is_incomplete() -> None:
     hello = first_flight("mx.example.org", ["smtp"])
-    assert [size for size in range(1, len(hello)) if parse_hello(hello[:size]) is not None] == []
+    for sent in (hello, in_records(hello, 50)):
+        assert [size for size in range(1, len(sent)) if parse_hello(sent[:size]) is not None] == []
+
+
+def test_an_empty_record_is_refused() -> None:
+    """RFC 8446 section 5.1: and they would cost us more than the client."""
+    hello = first_flight()
+    for sent in (b"\x16\x03\x01\0\0", hello[:5] + hello[5:100], in_records(hello, 50)[:55] + b"\x16\x03\x01\0\0"):
+        if sent.endswith(b"\0\0"):
+            with pytest.raises(NotTLS, match="an empty TLS record"):
+                parse_hello(sent)
+        else:
+            assert parse_hello(sent) is None
+
+
+def test_a_hello_in_very_many_records_is_refused() -> None:
+    hello = first_flight("mx.example.org")
+    size = -(-(len(hello) - 5) // MOST_RECORDS)
+    assert parse_hello(in_records(hello, size)) is not None
+    with pytest.raises(NotTLS, match="more than 32 TLS records"):
+        parse_hello(in_records(hello, size // 2))
+
+
+def test_what_is_no_hello_is_left_to_openssl_at_once() -> None:
+    for sent in (b"\x16\x03\x01\0\4\2\0\0\1", b"\x16\x03\x01\0\4\1\xff\0\0", b"\x16\x03\x01\0\1\1\x15\x03\x01\0\2"):
+        assert parse_hello(sent) == ClientHello()
+
+
+@pytest.mark.parametrize("size", [50, 100, 20000])
+def test_a_hello_that_trickles_in_is_looked_at_once_a_step(size: int) -> None:
+    """`needed` is never what is there already, and never more than makes a difference."""
+    hello = in_records(first_flight("mx.example.org", ["smtp"]), size)
+    reader, looks, here = HelloReader(), 0, 1
+    while reader.read(hello[:here]) is None:
+        assert here < reader.needed <= len(hello)
+        here, looks = reader.needed, looks + 1
+    assert here == len(hello)
+    assert looks <= 2 * len(hello) / size + 3
+    assert HelloReader().read(hello) == parse_hello(hello)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_mutant_hello_is_parsed_or_left_to_openssl(seed: int) -> None:
+    """In one piece, and in pieces as `needed` has it: with the same outcome."""
     dice = random.Random(seed)
-    hello = first_flight("mx.example.org", ["h2", "smtp"])
+    whole = first_flight("mx.example.org", ["h2", "smtp"])
     for _ in range(3000):
-        mutant = bytearray(hello)
+        mutant = bytearray(dice.choice((whole, in_records(whole, dice.randint(20, 200)))))
         for _ in range(dice.randint(1, 6)):
             mutant[dice.randrange(len(mutant))] = dice.choice((0, 1, 255, dice.randrange(256)))
         del mutant[dice.randint(1, 2 * len(mutant)) :]
-        try:
-            found = parse_hello(bytes(mutant))
-        except NotTLS as error:
-            assert str(error).isprintable()
-            continue
-        if found is not None:
-            assert len(found.server_name) < len(hello)
+        found = outcome(bytes(mutant), len(mutant))
+        assert found == outcome(bytes(mutant), 1), bytes(mutant).hex()
+        if isinstance(found, str):
+            assert found.isprintable()
+        elif found is not None:
+            assert len(found.server_name) < len(whole)
             assert all(len(name) < 256 for name in found.protocols)
+
+
+def outcome(data: bytes, here: int) -> ClientHello | str | None:
+    reader = HelloReader()
+    while True:
+        try:
+            found = reader.read(data[:here])
+        except NotTLS as refusal:
+            return str(refusal).partition(", it sent")[0]
+        if found is not None or reader.needed > len(data) or here == len(data):
+            return found
+        assert reader.needed > here
+        here = reader.needed

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from preforksmtp.net.pace import Wait
 from preforksmtp.net.proxy import NOT_PROXIED, SIGNATURE, Header, ProxyError, crc32c, parse_v1, parse_v2, read_header
 from preforksmtp.prefork.seat import Drain
+from tests.net.pacing import within
 
 NO_DRAIN = Drain()
 AFTER = b"\x16\x03\x01 EHLO"  # what follows a header: SMTP or TLS
@@ -143,7 +145,7 @@ def test_a_header_is_read_and_nothing_behind_it(pair: Pair, header: bytes, wante
     ours, peer = pair
     sender = threading.Thread(target=peer.sendall, args=(header + AFTER,))
     sender.start()
-    assert read_header(ours, NO_DRAIN, 10) == wanted
+    assert read_header(ours, Wait(within(10).header, NO_DRAIN)) == wanted
     assert ours.gettimeout() is None
     assert ours.recv(100, socket.MSG_WAITALL | socket.MSG_PEEK | socket.MSG_DONTWAIT) == AFTER
     sender.join()
@@ -159,7 +161,7 @@ def test_octet_by_octet(pair: Pair, header: bytes, wanted: Header) -> None:
 
     sender = threading.Thread(target=trickle)
     sender.start()
-    assert read_header(ours, NO_DRAIN, 10) == wanted
+    assert read_header(ours, Wait(within(10).header, NO_DRAIN)) == wanted
     sender.join()
     ours.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -171,7 +173,7 @@ def test_a_bad_header_is_one_clear_line(pair: Pair, header: bytes) -> None:
     ours, peer = pair
     peer.sendall(header)  # and stays: what is wrong is seen without waiting for the end
     with pytest.raises(ProxyError) as caught:
-        read_header(ours, NO_DRAIN, 10)
+        read_header(ours, Wait(within(10).header, NO_DRAIN))
     line = str(caught.value)
     assert "PROXY header" in line
     assert line.isprintable()
@@ -183,7 +185,7 @@ def test_who_begins_with_something_else_is_refused_at_once(pair: Pair) -> None:
     ours, peer = pair
     peer.sendall(b"PRQ")
     with pytest.raises(ProxyError, match=r"^no PROXY header, but 'PRQ'$"):
-        read_header(ours, NO_DRAIN, 10)
+        read_header(ours, Wait(within(10).header, NO_DRAIN))
 
 
 def close(peer: socket.socket) -> None:
@@ -207,13 +209,13 @@ def test_a_peer_that_leaves_after_any_octet(header: bytes, leave: Callable[[sock
                 leave(peer)
                 if octets == 0:
                     with pytest.raises(EOFError):
-                        read_header(ours, NO_DRAIN, 10)
+                        read_header(ours, Wait(within(10).header, NO_DRAIN))
                 elif leave is close:
                     with pytest.raises(ProxyError, match=f"^closed after {octets} octets of the PROXY header$"):
-                        read_header(ours, NO_DRAIN, 10)
+                        read_header(ours, Wait(within(10).header, NO_DRAIN))
                 else:  # a reset destroys what was not read yet
                     with pytest.raises((EOFError, ProxyError)):
-                        read_header(ours, NO_DRAIN, 10)
+                        read_header(ours, Wait(within(10).header, NO_DRAIN))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def test_a_silent_peer(pair: Pair, begin: bytes, line: str) -> None:
     ours, peer = pair
     peer.sendall(begin)
     with pytest.raises(ProxyError) as caught:
-        read_header(ours, NO_DRAIN, 0.05)
+        read_header(ours, Wait(within(0.05).header, NO_DRAIN))
     assert str(caught.value) == line
 
 
@@ -247,7 +249,7 @@ def test_one_deadline_for_all_of_it(pair: Pair) -> None:
     sender.start()
     try:
         with pytest.raises(ProxyError, match=r"^only \d+ octets of the PROXY header within 0\.2 s$"):
-            read_header(ours, NO_DRAIN, 0.2)
+            read_header(ours, Wait(within(0.2).header, NO_DRAIN))
     finally:
         done.set()
         sender.join()
@@ -257,7 +259,7 @@ def test_over_a_unix_socket() -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         peer.sendall(TCP4 + AFTER)
-        assert read_header(ours, NO_DRAIN, 10) == FOUR
+        assert read_header(ours, Wait(within(10).header, NO_DRAIN)) == FOUR
         assert ours.recv(100) == AFTER
 
 
@@ -299,7 +301,7 @@ def test_mutants_are_a_header_an_error_or_an_end(seed: int) -> None:
             peer.sendall(mutant)
             peer.shutdown(socket.SHUT_WR)
             try:
-                check(read_header(ours, NO_DRAIN, 10))
+                check(read_header(ours, Wait(within(10).header, NO_DRAIN)))
             except (ProxyError, EOFError) as error:
                 assert str(error).isprintable()
 
@@ -320,5 +322,5 @@ def test_a_drain_ends_the_wait() -> None:
         peer.sendall(b"PROXY TCP4")
         threading.Timer(0.05, drain.begin, (0.0,)).start()
         with pytest.raises(EOFError):
-            read_header(ours, drain, 60)
+            read_header(ours, Wait(within(60).header, drain))
     drain.close()

@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
+from preforksmtp.net import closing
 from preforksmtp.net import wire as wire_module
-from preforksmtp.net.listener import _timeval
 from preforksmtp.net.wire import TLS, Wire
 from preforksmtp.prefork.seat import Drain
+from preforksmtp.smtp.pace import Pace
 from tests.certificates import Certificate, make_certificate
+from tests.net.pacing import within
 from tests.processes import PATIENCE, wait_until
 from tests.server.conftest import need
 
@@ -42,7 +44,7 @@ class Pair:
         self.client.settimeout(PATIENCE)
         self.server = server
         self.drain = Drain()
-        self.wire = Wire(server, self.drain, options.pop("timeout", LONG), **options)
+        self.wire = Wire(server, self.drain, within(options.pop("timeout", LONG)), **options)
         self._threads = ThreadPoolExecutor(1)
 
     def send(self, *chunks: bytes) -> Pair:
@@ -50,8 +52,8 @@ class Pair:
             self.client.send(chunk)
         return self
 
-    def line(self, limit: int = 100, timeout: float = LONG, idle: bool = False) -> bytes | None:
-        return self.wire.read_line(limit, timeout, idle)
+    def line(self, limit: int = 100, idle: bool = False) -> bytes | None:
+        return self.wire.read_line(limit, idle)
 
     def lines(self, limit: int = 100) -> list[bytes | None]:
         """All until the client's end."""
@@ -156,15 +158,55 @@ def test_an_endless_line_takes_no_memory(make: Make) -> None:
     feeding.result()
 
 
+def test_a_line_octet_by_octet_takes_no_memory(pair: Pair) -> None:
+    def feed() -> None:
+        for _ in range(12_000):
+            pair.client.send(b"x")
+        pair.client.send(b"\r\n")
+
+    feeding = pair.beside(feed)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        line = pair.line(12_288)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    feeding.result()
+    assert line == b"x" * 12_000 + b"\r\n"
+    assert peak < 60_000
+
+
 # --- blocks
 
 
 def test_blocks_come_as_they_arrive(pair: Pair) -> None:
     pair.send(b"DATA\r\nab", b"cd", b"efgh")
     assert pair.line() == b"DATA\r\n"
-    assert pair.wire.read_block(100, LONG) == b"ab", "what was read with the line"
-    assert pair.wire.read_block(100, LONG) == b"cd"
-    assert pair.wire.read_block(2, LONG) == b"ef", "a packet is cut by recv(2)"
+    assert pair.wire.read_block(100) == b"ab", "what was read with the line"
+    assert pair.wire.read_block(100) == b"cd"
+    assert pair.wire.read_block(2) == b"ef", "a packet is cut by recv(2)"
+
+
+def test_no_block_is_longer_than_was_asked_for(pair: Pair) -> None:
+    """What follows a chunk is the next command."""
+    pair.send(b"BDAT 3\r\nabcdNOOP\r\nBDAT 1\r\n", b"xyz")
+    assert pair.line() == b"BDAT 3\r\n"
+    assert [pair.wire.read_block(size) for size in (2, 1, 1)] == [b"ab", b"c", b"d"]
+    assert [pair.line(), pair.line()] == [b"NOOP\r\n", b"BDAT 1\r\n"]
+    assert not pair.wire.ahead
+    assert pair.wire.read_block(100) == b"xyz"
+
+
+def test_what_was_received_and_not_read_is_ahead(pair: Pair) -> None:
+    pair.send(b"DATA\r\n", b"DATA\r\nbody\r\n")
+    assert not pair.wire.ahead
+    assert pair.line() == b"DATA\r\n"
+    assert not pair.wire.ahead, "the second packet is for the next read"
+    assert pair.line() == b"DATA\r\n"
+    assert pair.wire.ahead
+    assert pair.wire.read_block(100) == b"body\r\n"
+    assert not pair.wire.ahead
 
 
 def test_push_back_comes_first(pair: Pair) -> None:
@@ -172,7 +214,7 @@ def test_push_back_comes_first(pair: Pair) -> None:
     assert pair.line() == b"one\r\n"
     pair.wire.push_back(b"zero\r\nhal")
     assert [pair.line(), pair.line()] == [b"zero\r\n", b"haltwo\r\n"]
-    block = pair.send(b"three\r\n").wire.read_block(100, LONG)
+    block = pair.send(b"three\r\n").wire.read_block(100)
     pair.wire.push_back(block[2:])
     assert pair.line() == b"ree\r\n"
 
@@ -207,13 +249,51 @@ def test_what_is_written_is_sent_before_a_read_would_wait(pair: Pair) -> None:
 
 
 def test_a_client_that_does_not_read_is_a_timeout(make: Make) -> None:
-    """net/listener.py gives accepted sockets their SO_SNDTIMEO."""
-    pair = make(socket.SOCK_STREAM)
-    pair.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0.02))
+    pair = make(socket.SOCK_STREAM, timeout=0.02)
     pair.wire.write(b"x" * 10_000_000)
     with pytest.raises(TimeoutError, match="does not read"):
         pair.wire.flush()
     pair.wire.flush()  # and nothing is left that could be sent twice
+    pair.wire.write(b"421 timeout\r\n")
+    pair.wire.flush()  # nor is it waited for again
+    assert pair.server.send(b"", socket.MSG_DONTWAIT) == 0, "the connection itself stands"
+
+
+def test_a_client_that_reads_slowly_gets_it_all(make: Make) -> None:
+    pair = make(socket.SOCK_STREAM)
+    sent = b"".join(b"250 %d\r\n" % number for number in range(200_000))
+    pair.wire.write(sent)
+    flushing = pair.beside(pair.wire.flush)
+    heard = b""
+    while len(heard) < len(sent):
+        heard += pair.client.recv(30_000)
+    assert heard == sent
+    flushing.result(PATIENCE)
+
+
+def test_a_drain_does_not_wait_for_a_client_that_does_not_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "LINGER", 0.02)
+    pair = make(socket.SOCK_STREAM)
+    pair.wire.write(b"x" * 10_000_000)
+    flushing = pair.beside(pair.wire.flush)
+    pair.drain.begin(0.0)
+    with pytest.raises(TimeoutError):
+        flushing.result(PATIENCE)
+
+
+def test_replies_do_not_pile_up(make: Make) -> None:
+    """A client that pipelines short commands with long replies, and reads."""
+    pair = make(socket.SOCK_STREAM)
+    pair.client.sendall(b"HELP\r\n" * 600)
+    pair.client.setblocking(False)
+    most = 0
+    for _ in range(600):
+        assert pair.line() == b"HELP\r\n"
+        pair.wire.write(b"214 " + b"x" * 500 + b"\r\n")
+        most = max(most, len(pair.wire._output))
+        with contextlib.suppress(BlockingIOError):
+            pair.client.recv(100_000)
+    assert most < 6000
 
 
 def test_a_client_that_is_gone(pair: Pair) -> None:
@@ -228,65 +308,104 @@ def test_a_client_that_is_gone(pair: Pair) -> None:
 
 @pytest.mark.parametrize("idle", [False, True])
 def test_silence_is_a_timeout(make: Make, idle: bool) -> None:
-    for options in ({"timeout": 0.01}, {"timeout": LONG}):
-        with pytest.raises(TimeoutError):
-            make(**options).line(timeout=0.01, idle=idle)
-        with pytest.raises(TimeoutError):
-            make(**options).send(b"NOO").line(timeout=0.01, idle=idle)
     with pytest.raises(TimeoutError):
-        make().wire.read_block(100, 0.01)
+        make(timeout=0.01).line(idle=idle)
+    with pytest.raises(TimeoutError):
+        make(timeout=0.01).send(b"NOO").line(idle=idle)
+    with pytest.raises(TimeoutError):
+        make(timeout=0.01).wire.read_block(100, idle)
 
 
-def test_a_later_read_has_its_own_time_again(make: Make) -> None:
+def test_another_pace_is_kept_at_once(make: Make) -> None:
     pair = make(timeout=LONG)
+    pair.wire.keep_pace(within(0.01))
     with pytest.raises(TimeoutError):
-        pair.line(timeout=0.01)
-    future = pair.beside(pair.line)
-    wait_until(lambda: pair.wire._kernel > 1.0 or future.done(), "the kernel's timeout is long again")
-    assert pair.send(b"NOOP\r\n") and future.result(PATIENCE) == b"NOOP\r\n"
+        pair.line()
+    pair.wire.keep_pace(within(LONG))
+    reading = pair.beside(pair.line)
+    wait_until(lambda: pair.wire._kernel > 1.0 or reading.done(), "the kernel's timeout is long again")
+    assert pair.send(b"NOOP\r\n") and reading.result(PATIENCE) == b"NOOP\r\n"
 
 
-def test_trickling_does_not_extend_a_command(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+def test_a_later_read_has_its_own_time_again(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    Clock(monkeypatch, pair, step=1.0)
+    pair.send(b"NO", b"OP\r\n", b"NOOP\r\n")
+    assert pair.line() == b"NOOP\r\n"
+    assert pair.wire._kernel == LONG - 1, "the rest of a line has less than the whole"
+    assert pair.line() == b"NOOP\r\n"
+    assert pair.wire._kernel == LONG
+    assert pair.wire._ordinary
+
+
+def test_trickling_does_not_extend_a_command(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    pair = make(timeout=5.0)
     clock = Clock(monkeypatch, pair, step=1.0)
     pair.send(*[b"x"] * 20, b"\r\n")
     with pytest.raises(TimeoutError):
-        pair.line(timeout=5.0)
+        pair.line()
     assert clock.reads == 5
 
 
-def test_time_spent_idle_counts_for_the_command(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+def test_time_spent_idle_counts_for_the_command(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    pair = make(timeout=8.0)
     clock = Clock(monkeypatch, pair, step=4.0)
     pair.send(b"NO", b"OP", b"\r\n")
     with pytest.raises(TimeoutError):
-        pair.line(timeout=8.0)
+        pair.line()
     assert clock.reads == 2
 
 
-def test_trickling_does_not_extend_a_block(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+def test_trickling_does_not_extend_a_block(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    pair = make(timeout=5.0)
     clock = Clock(monkeypatch, pair, step=1.0)
     pair.send(*[b"x"] * 20)
     with pytest.raises(TimeoutError):
         while True:
-            pair.wire.read_block(4096, 5.0)
+            pair.wire.read_block(4096)
     assert clock.reads == 5
 
 
-def test_a_kibibyte_earns_a_new_deadline(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+def test_a_kibibyte_earns_a_new_allowance(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
+    pair = make(timeout=5.0)
     clock = Clock(monkeypatch, pair, step=2.0)
     pair.send(*[b"x" * 512] * 20)
     for _ in range(20):
-        assert pair.wire.read_block(4096, 5.0)
+        assert pair.wire.read_block(4096)
     assert clock.now == 1040.0
 
 
-def test_the_next_body_has_its_own_deadline(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+def test_the_next_body_has_its_own_allowance(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
     """A small body leaves its block unfinished; a new one may come hours later."""
+    pair = make(timeout=5.0)
     clock = Clock(monkeypatch, pair, step=0.0)
     pair.send(b"small", b"DATA\r\n", b"another")
-    pair.wire.read_block(4096, 5.0)
+    pair.wire.read_block(4096)
     pair.line()
     clock.now += 3600
-    assert pair.wire.read_block(4096, 5.0) == b"another"
+    assert pair.wire.read_block(4096) == b"another"
+
+
+@pytest.mark.parametrize("read", ["line", "block"])
+def test_the_pace_is_asked_again_when_it_said(monkeypatch: pytest.MonkeyPatch, make: Make, read: str) -> None:
+    """What makes it shorter may come while we wait: stress, or a minimum rate."""
+    asked: list[float] = []
+
+    class Watching:
+        seconds = LONG
+
+        def until(self, began: float, now: float) -> float:
+            asked.append(now - began)
+            if now - began >= 0.03:
+                raise TimeoutError("stress")
+            return now + 0.01
+
+    pair, pace = make(timeout=LONG), within(LONG)
+    pace.command = pace.block = Watching()  # type: ignore[assignment]
+    monkeypatch.setattr(Pace, "metered", True)
+    pair.wire.keep_pace(pace)
+    with pytest.raises(TimeoutError, match="stress"):
+        pair.send(b"x").line() if read == "line" else pair.wire.read_block(100)
+    assert 3 <= len(asked) <= 6
 
 
 def test_the_end_of_the_session(make: Make) -> None:
@@ -296,7 +415,7 @@ def test_the_end_of_the_session(make: Make) -> None:
             pair.send(b"NOOP\r\n").line()
     assert pair.wire.expired
     with pytest.raises(TimeoutError):
-        pair.wire.read_block(100, LONG)
+        pair.wire.read_block(100)
     assert not make().wire.expired
 
 
@@ -304,7 +423,7 @@ def test_the_end_of_the_session(make: Make) -> None:
 
 
 def test_a_drain_wakes_an_idle_read(pair: Pair) -> None:
-    reading = pair.beside(pair.line, 100, LONG, True)
+    reading = pair.beside(pair.line, 100, True)
     wait_until(lambda: pair.wire._waits, "it waits")
     pair.drain.begin(0.0)
     pair.wire.interrupt()
@@ -327,7 +446,7 @@ def test_a_drain_before_the_read(pair: Pair, part: bytes) -> None:
 
 def test_a_drain_in_the_middle_of_an_idle_line(pair: Pair) -> None:
     pair.send(b"NO")
-    reading = pair.beside(pair.line, 100, LONG, True)
+    reading = pair.beside(pair.line, 100, True)
     wait_until(lambda: pair.wire._waits and pair.wire._buffer == b"NO", "it waits for the rest")
     pair.drain.begin(0.0)
     pair.wire.interrupt()
@@ -352,7 +471,7 @@ def test_what_is_pipelined_is_served_while_draining(pair: Pair) -> None:
 
 @pytest.mark.parametrize("read", ["line", "block"])
 def test_a_drain_does_not_touch_a_busy_read(pair: Pair, read: str) -> None:
-    function = pair.line if read == "line" else lambda: pair.wire.read_block(100, LONG)
+    function = pair.line if read == "line" else lambda: pair.wire.read_block(100)
     reading = pair.beside(function)
     pair.drain.begin(0.0)
     pair.wire.interrupt()
@@ -391,7 +510,7 @@ def tls(make: Make, contexts: Any, request: pytest.FixtureRequest) -> Pair:
     server, client = contexts
     client.maximum_version = ssl.TLSVersion[request.param]
     pair = make(socket.SOCK_STREAM, context=server)
-    handshake = pair.beside(pair.wire.start_tls, LONG)
+    handshake = pair.beside(pair.wire.start_tls)
     pair.client = client.wrap_socket(pair.client, server_hostname="localhost")
     assert isinstance(handshake.result(PATIENCE), TLS)
     return pair
@@ -407,7 +526,7 @@ def test_what_follows_starttls_is_thrown_away(make: Make, contexts: Any, more: b
     pair.client.sendall(b"STARTTLS\r\n" + more)
     assert pair.line() == b"STARTTLS\r\n"
     pair.wire.write(b"220 go\r\n")
-    handshake = pair.beside(pair.wire.start_tls, LONG)
+    handshake = pair.beside(pair.wire.start_tls)
     assert pair.client.recv(100) == b"220 go\r\n"
     pair.client = client.wrap_socket(pair.client, server_hostname="localhost")
     facts = handshake.result(PATIENCE)
@@ -422,27 +541,27 @@ def test_clear_text_in_place_of_a_handshake(make: Make, contexts: Any) -> None:
     pair.client.sendall(b"STARTTLS\r\n" + b"x" * 10000)
     assert pair.line() == b"STARTTLS\r\n"
     with pytest.raises(ConnectionError):
-        pair.wire.start_tls(LONG)
+        pair.wire.start_tls()
 
 
 def test_no_handshake_is_not_waited_for(make: Make, contexts: Any) -> None:
     with pytest.raises(ConnectionError):
-        make(socket.SOCK_STREAM, context=contexts[0]).wire.start_tls(0.01)
+        make(socket.SOCK_STREAM, context=contexts[0], timeout=0.01).wire.start_tls()
     with pytest.raises(ConnectionError):
-        make(socket.SOCK_STREAM, context=contexts[0], end=time.monotonic() + 0.01).wire.start_tls(LONG)
+        make(socket.SOCK_STREAM, context=contexts[0], end=time.monotonic() + 0.01).wire.start_tls()
 
 
 def test_lines_and_blocks_through_tls(tls: Pair) -> None:
     tls.client.sendall(b"NOOP\r\nDATA\r\nab")
     assert [tls.line(idle=True), tls.line()] == [b"NOOP\r\n", b"DATA\r\n"]
     tls.wire.write(b"250\r\n")
-    assert tls.wire.read_block(100, LONG) == b"ab"
+    assert tls.wire.read_block(100) == b"ab"
     tls.client.sendall(b"x" * 40000)
     tls.wire.flush()
     assert tls.client.recv(100) == b"250\r\n"
     received = b""
     while len(received) < 40000:
-        received += tls.wire.read_block(100000, LONG)
+        received += tls.wire.read_block(100000)
     assert received == b"x" * 40000
 
 
@@ -462,7 +581,7 @@ class Watched:
 
 def test_a_drain_wakes_an_idle_read_through_tls(tls: Pair) -> None:
     watched = tls.wire._drain = Watched(tls.drain)  # type: ignore[assignment]
-    reading = tls.beside(tls.line, 100, LONG, True)
+    reading = tls.beside(tls.line, 100, True)
     assert watched.asked.wait(PATIENCE)
     tls.drain.begin(0.0)
     tls.wire.interrupt()
@@ -483,11 +602,13 @@ def test_a_drain_does_not_touch_a_busy_read_through_tls(tls: Pair) -> None:
 
 @pytest.mark.parametrize("idle", [False, True])
 def test_silence_is_a_timeout_through_tls(tls: Pair, idle: bool) -> None:
+    tls.wire.keep_pace(within(0.01))
     with pytest.raises(TimeoutError):
-        tls.line(timeout=0.01, idle=idle)
+        tls.line(idle=idle)
+    tls.wire.keep_pace(within(0.05))
     tls.client.sendall(b"NO")
     with pytest.raises(TimeoutError):
-        tls.line(timeout=0.05, idle=idle)
+        tls.line(idle=idle)
 
 
 def test_the_client_ends_tls_and_goes_on_in_clear(tls: Pair) -> None:
@@ -528,25 +649,25 @@ def test_the_last_reply_is_readable_though_the_client_still_sends(
     make: Make, kind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without lingering, close() with unread input would reset the connection."""
-    monkeypatch.setattr(wire_module, "_LINGER", LONG)
+    monkeypatch.setattr(closing, "LINGER", LONG)
     pair = make(kind)
     pair.client.sendall(b"x" * 100_000)
     pair.wire.write(b"554 go away\r\n")
     pair.wire.flush()
-    closing = pair.beside(pair.wire.close, True)
+    ending = pair.beside(pair.wire.close, True)
     pair.client.sendall(b"y" * 500_000)
     assert pair.client.recv(100) == b"554 go away\r\n"
     assert pair.client.recv(100) == b"", "the end comes at once, not after the lingering"
     pair.client.close()
-    closing.result(PATIENCE)
+    ending.result(PATIENCE)
 
 
 def test_lingering_has_an_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire_module, "_LINGER", 0.01)
+    monkeypatch.setattr(closing, "LINGER", 0.01)
     make(socket.AF_INET).wire.close(True)  # the client stays, and says nothing
     pair = make(socket.AF_INET)
-    monkeypatch.setattr(wire_module, "_LINGER", LONG)
-    monkeypatch.setattr(wire_module, "_LINGER_OCTETS", 1000)
+    monkeypatch.setattr(closing, "LINGER", LONG)
+    monkeypatch.setattr(closing, "LINGER_OCTETS", 1000)
     pair.client.sendall(b"x" * 100_000)
     pair.wire.close(True)  # it sends without end
 
@@ -573,7 +694,7 @@ def test_close_takes_any_state(make: Make, contexts: Any) -> None:
     half.client.sendall(b"\x16\x03\x01\x00\x05hello")
     threading.Thread(target=half.client.shutdown, args=(socket.SHUT_WR,)).start()
     with pytest.raises(ConnectionError):
-        half.wire.start_tls(LONG)
+        half.wire.start_tls()
     half.wire.close(True)
 
 

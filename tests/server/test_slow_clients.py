@@ -115,7 +115,7 @@ def test_a_tls_session_ends_without_the_clients_close_notify(
     context.minimum_version = context.maximum_version = version
     scheme = "smtp" if starttls else "smtps"
     # So long would a client in clear keep its thread, and the following one's patience would not last.
-    patch = "import preforksmtp.net.wire as w; w._LINGER = 60"
+    patch = "import preforksmtp.net.closing as closing; closing.LINGER = 60"
     server = serve(
         "-b", f"{scheme}://{LOOPBACK}", "-w", "1", "--threads", "1", *certificate.options, patch=patch
     ).ready()

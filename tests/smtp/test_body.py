@@ -26,7 +26,7 @@ def cuts(data: bytes) -> Iterator[list[bytes]]:
 def read(chunks: list[bytes], limit: int = 0, strict: bool = True, line_limit: int = 0) -> tuple[bytes, object, bytes]:
     """(content, None or the reply of the fault, what is left for the command loop), as delivery.py reads a body."""
     wire = FakeWire(chunks)
-    reader = DataReader(wire, 1.0, limit, strict, line_limit)
+    reader = DataReader(wire, limit, strict, line_limit)
     content = reader.read_whole()
     fault: object = None
     if content is None:
@@ -108,7 +108,7 @@ def test_size_is_counted_without_transparency() -> None:
 
 def test_too_large_is_dropped_with_bounded_memory() -> None:
     wire = FakeWire([b"x" * 65536] * 50 + [b"\r\n.\r\nNOOP\r\n"])
-    reader = DataReader(wire, 1.0, 1000, True)
+    reader = DataReader(wire, 1000, True)
     assert reader.read_whole() is None
     with pytest.raises(BodyFault) as fault:
         reader.read_block()
@@ -128,7 +128,7 @@ def test_line_limit_counts_crlf_and_no_transparency_dot(line: bytes, fault: obje
 
 def test_a_body_cut_off_is_no_message() -> None:
     wire = FakeWire([b"a\r\n."])
-    reader = DataReader(wire, 1.0, 0, True)
+    reader = DataReader(wire, 0, True)
     assert reader.read_whole() is None
     with pytest.raises(EOFError):
         while reader.read_block():

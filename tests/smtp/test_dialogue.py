@@ -8,7 +8,7 @@ import pytest
 
 from preforksmtp import Handler, Reject, Reply
 from preforksmtp.smtp import reply
-from preforksmtp.smtp.limits import Overdue
+from preforksmtp.smtp.pace import Overdue
 from tests.fakes import recording, split_replies, talk
 
 EHLO, MAIL, RCPT = "EHLO c.test", "MAIL FROM:<a@b>", "RCPT TO:<c@d>"
@@ -212,7 +212,7 @@ def test_an_accepted_message_makes_up_for_errors():
 
 
 def test_zero_errors_is_no_limit():
-    assert talk(["FOO"] * 1000 + ["NOOP"], max_errors=0).codes[-1] == 250
+    assert talk(["FOO"] * 1000 + ["NOOP"], max_errors=0, max_idle_commands=0).codes[-1] == 250
 
 
 # --- other protocols
@@ -282,7 +282,7 @@ def test_a_wait_in_a_transaction_is_not_idle():
 
     def watch(dialogue):
         read_line = dialogue.wire.read_line
-        dialogue.wire.read_line = lambda limit, timeout, idle_=False: (idle.append(idle_), read_line(limit, timeout))[1]
+        dialogue.wire.read_line = lambda limit, idle_=False: (idle.append(idle_), read_line(limit))[1]
 
     talk([EHLO, MAIL, RCPT, "DATA", b".\r\n", "NOOP", "QUIT"], before=watch)
     assert idle == [True, True, False, False, True, True]
@@ -295,16 +295,3 @@ def test_close_is_called_once_and_harms_nobody(act):
     assert handler.events == [("close",)]
     assert spoken.codes == [250, 221]
     assert len(spoken.journal.named("handler_failed")) == (0 if act is None or isinstance(act, Reject) else 1)
-
-
-def test_timeouts_are_those_of_the_rules():
-    asked = set()
-
-    def watch(dialogue):
-        wire = dialogue.wire
-        read_line, read_block = wire.read_line, wire.read_block
-        wire.read_line = lambda limit, timeout, idle=False: (asked.add(("line", timeout)), read_line(limit, timeout))[1]
-        wire.read_block = lambda size, timeout: (asked.add(("block", timeout)), read_block(size, timeout))[1]
-
-    talk([EHLO, *MESSAGE], before=watch, command_timeout=11.0, data_timeout=22.0)
-    assert asked == {("line", 11.0), ("block", 22.0)}
