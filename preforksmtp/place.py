@@ -247,6 +247,13 @@ def named_descriptor(path: str) -> int | None:
     return int(found[1]) if found else _STREAMS.get(path)
 
 
+def absolute(path: str) -> str:
+    """The same name for when the current folder is another one. OSError: no name may start from where we are."""
+    if Here.refused and not path.startswith("/") and os.geteuid() == 0:
+        raise OSError(errno.ELOOP, Here.refused)
+    return os.path.abspath(path)
+
+
 def change_folder(path: str) -> None:
     """Make it the current one, and remember what a name that starts from it is worth. OSError."""
     shaky, refused = _worth(path)
