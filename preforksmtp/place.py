@@ -165,6 +165,8 @@ class _Walk:
             part = self._rest.popleft()
             if part in ("", ".") and self._rest:
                 continue
+            if self._path:  # "folder/" is the folder; the empty name is none
+                part = part or "."
             others, entry = self._look(part)
             if entry is not None and stat.S_ISLNK(entry.st_mode) and (self._rest or follow):
                 if others or self._shaky:

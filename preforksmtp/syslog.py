@@ -198,6 +198,8 @@ def _connect_trusted(path: str, owner: Identity | None) -> socket.socket:
     try:
         with reach(path, follow=True) as place:
             others = place.others
+    except FileNotFoundError:
+        raise
     except OSError as error:
         others = error.strerror or str(error)
     if not others:

@@ -1,4 +1,4 @@
-"""Whose code root runs: its own, and that of who has started it with sudo; never that of a third user.
+"""Whose code root runs: its own, that of who has started it with sudo, and this program's; never that of a third user.
 
 Runs in root's master, where a config file, a log_config or a module in the current folder would have all of root's
 rights. What another user may change is refused (files), or left to the workers, who import it as their own user
@@ -21,9 +21,10 @@ _PARENT = os.path.dirname(_PACKAGE)
 
 
 def trusted_users(but: int | None = None) -> set[int]:
-    """Besides root: who started us with sudo. That variable is sudo's, or root's own."""
+    """Besides root: who started us with sudo (that variable is sudo's, or root's own), and whose files this program is
+    made of, for root runs those as it is."""
     uid = os.environ.get("SUDO_UID", "")
-    return {int(uid)} - {but} if uid.isdecimal() else set()
+    return {os.stat(_PACKAGE).st_uid, *([int(uid)] if uid.isdecimal() else [])} - {but}
 
 
 # -- files
@@ -51,6 +52,23 @@ def check_code(path: str, but: int | None) -> None:
         also = trusted_users(but)
         with reach(path, follow=True, also=also) as place:
             _check_author(place, place.status(), {0, *also})
+
+
+def settle(config_file: str | None, user: str | None, group: str | None) -> None:
+    """Master, when the settings are known: what whoever workers run as may change is not root's after all."""
+    if os.geteuid() != 0:
+        return
+    from .prefork import privileges
+
+    try:
+        identity = privileges.find(user, group)
+    except privileges.PrivilegesError:
+        return  # said elsewhere; no worker will be there
+    import_again()
+    if identity is not None and identity.uid != 0:  # else workers have root's rights, and import from everywhere
+        pass_over(identity.uid)
+        if config_file is not None:
+            check_code(config_file, identity.uid)
 
 
 def _check_author(place: Place, status: os.stat_result, trusted: set[int]) -> None:
@@ -118,10 +136,10 @@ def _is_installed(folder: str) -> bool:
 
 
 def command_line(folder: str, path: str | None, but: int | None) -> list[str]:
-    """How the master starts its program anew, from `folder` and with this search path. Root: OSError where another user
-    decides what that would be."""
+    """How the master starts its program anew, from `folder` and with this search path. Root, with workers of another
+    user: OSError where somebody else decides what that would be."""
     arguments = list(sys.orig_argv)
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not but:
         return arguments
     program, script = arguments[0], sys.argv[0]
     found = os.path.join(folder, program) if os.sep in program else shutil.which(program, path=path)
