@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check_config(settings: config.Config) -> int:
     """Validate everything without binding: one line for each error."""
     errors = check(settings) + rehearse_app(settings)
-    for line in warnings(settings):
+    for line in [line for line in warnings(settings) if line not in errors]:
         print(f"preforksmtp: warning: {line}", file=sys.stderr)
     if errors:
         return _complain(errors)

@@ -16,14 +16,16 @@ import stat
 from .place import Place, check_chosen, reach
 from .prefork.privileges import Identity, acting_as
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+TO_APPEND = os.O_WRONLY | os.O_APPEND
+_FLAGS = TO_APPEND | os.O_CREAT
 # A FIFO without a reader must not hold up the master: ENXIO.
 _AT_ONCE = os.O_NONBLOCK
 _MODE = 0o640
 
 
 def open_log(path: str, owner: Identity | None, flags: int = _FLAGS) -> int:
-    """A descriptor to append to. `owner`: the workers' user, where it is another one than ours."""
+    """A descriptor to append to. `owner`: the workers' user, where it is another one than ours; to it root gives the
+    file, unless `flags` are those of somebody who only looks."""
     stranger = owner if owner is not None and owner.uid != 0 and os.geteuid() == 0 else None
     try:
         place = reach(path, follow=True)
@@ -39,7 +41,7 @@ def open_log(path: str, owner: Identity | None, flags: int = _FLAGS) -> int:
         if place.folder is None:
             return _patient(place.open(flags | _AT_ONCE, _MODE))
         fd = place.open(flags & ~os.O_TRUNC | _AT_ONCE, _MODE)
-        return _patient(_settled(fd, place, owner, truncate=bool(flags & os.O_TRUNC)))
+        return _patient(_settled(fd, place, owner if flags & os.O_CREAT else None, truncate=bool(flags & os.O_TRUNC)))
 
 
 def _settled(fd: int, place: Place, owner: Identity | None, *, truncate: bool) -> int:
