@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from preforksmtp.log import LOGGER, LogError, LogFile, Syslog, escape, escape_character, format_json_time, format_time
+from preforksmtp.prefork.privileges import Identity
 
 COMPLAINT_INTERVAL = 60.0  # seconds between two complaints about lines that were lost
 
@@ -218,11 +219,6 @@ class AccessLog:
         except Exception as error:
             self._complain(error)
 
-    def give_to(self, uid: int, gid: int) -> None:
-        """See LogFile."""
-        if self._file is not None:
-            self._file.give_to(uid, gid)
-
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
         try:
@@ -249,8 +245,10 @@ class AccessLog:
         logging.getLogger(LOGGER).error("access_logfile: cannot be written: %s; lines lost: %d", error, lost)
 
 
-def open_access_log(config: AccessLogSettings, syslog: Syslog | None = None) -> AccessLog:
+def open_access_log(
+    config: AccessLogSettings, syslog: Syslog | None = None, owner: Identity | None = None
+) -> AccessLog:
     """The access log that the settings ask for; disabled without access_logfile and syslog. Raises LogError."""
     line = json_record if config.log_format == "json" else compile_format(config.access_logformat)
-    file = None if config.access_logfile is None else LogFile("access_logfile", config.access_logfile)
+    file = None if config.access_logfile is None else LogFile("access_logfile", config.access_logfile, owner)
     return AccessLog(file, line, syslog)

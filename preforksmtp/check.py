@@ -50,8 +50,11 @@ def cross_check(config: "Config") -> list[str]:
 
 def warnings(config: "Config") -> list[str]:
     """What a user should hear of though the server can run: one line each."""
+    from preforksmtp import premises
+
     lines = []
     lines += _warn_of_identity(config)
+    lines += premises.warn(config)
     lines += _warn_of_reuse_port(config)
     for bind in config.binds():
         view = config.for_bind(bind)
@@ -70,16 +73,10 @@ def check(config: "Config") -> list[str]:
 
     Call it after config.apply(), for relative names start from `chdir`.
     """
-    errors = _check_certificates(config) + _check_identity(config) + _check_auth_secret(config)
-    for name in ("error_logfile", "access_logfile", "transcript"):
-        file = getattr(config, name)
-        if file not in (None, "-"):
-            errors += _check_logfile(name, file)
+    from preforksmtp import premises
+
+    errors = _check_certificates(config) + _check_identity(config) + _check_auth_secret(config) + premises.check(config)
     errors += _check_syslog(config) + _check_log_config(config)
-    if config.control_socket is not None:
-        errors += _check_writable("control_socket", os.path.dirname(config.control_socket) or ".")
-    folders = {view.spool_dir for view in map(config.for_bind, config.binds()) if view.spool_dir}
-    errors += [line for folder in sorted(folders) for line in _check_writable("spool_dir", folder)]
     errors += [
         f"pythonpath: {folder} is no folder" for folder in config.pythonpath if not os.path.isdir(folder)
     ]
@@ -265,20 +262,13 @@ def _check_auth_secret(config: "Config") -> list[str]:
     return []
 
 
-def _check_logfile(name: str, file: str) -> list[str]:
-    if os.path.isdir(file):
-        return [f"{name}: {file} is a folder"]
-    if not os.path.exists(file):
-        return _check_writable(name, os.path.dirname(file) or ".")
-    return [] if os.access(file, os.W_OK) else [f"{name}: {file} is not writable"]
-
-
 def _check_syslog(config: "Config") -> list[str]:
     from preforksmtp.log import LogError
+    from preforksmtp.premises import workers_user
     from preforksmtp.syslog import open_syslog
 
     try:
-        syslog = open_syslog(config)
+        syslog = open_syslog(config, workers_user(config))
     except LogError as error:
         return [str(error)]
     if syslog is not None:
@@ -289,20 +279,16 @@ def _check_syslog(config: "Config") -> list[str]:
 def _check_log_config(config: "Config") -> list[str]:
     """Applied to the logging of this process, for nothing less shows whether it can be."""
     from preforksmtp.log import LogError
-    from preforksmtp.logconfig import explain, read_log_config
+    from preforksmtp.logconfig import apply_guarded, explain, read_log_config
+    from preforksmtp.premises import workers_user
 
     if config.log_config is None:
         return []
+    owner = workers_user(config)
     try:
-        read_log_config(config.log_config)()
+        apply_guarded(read_log_config(config.log_config, owner), owner)
     except LogError as error:
         return [str(error)]
     except Exception as error:  # it runs classes of the user's choice
         return [explain(config.log_config, error)]
     return []
-
-
-def _check_writable(name: str, folder: str) -> list[str]:
-    if not os.path.isdir(folder):
-        return [f"{name}: the folder {folder} does not exist"]
-    return [] if os.access(folder, os.W_OK | os.X_OK) else [f"{name}: the folder {folder} is not writable"]

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from . import config, reference
-from .app import AppError, load_app
+from .audition import rehearse_app
 from .check import check, warnings
+from .prefork.inheritance import begin
 from .reload import Invocation
 from .server import BAD_CONFIG, ERRORS, serve
 
@@ -20,7 +21,7 @@ OK = 0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server as the command line asks."""
     try:
-        invocation = Invocation.of_this_process(argv)
+        invocation = Invocation.of_this_process(argv, begin())
         settings = config.load(argv)
         if settings.action == "print-config":
             print(reference.describe(settings), end="")
@@ -35,12 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_config(settings: config.Config) -> int:
     """Validate everything without binding: one line for each error."""
-    errors = check(settings)
-    try:
-        load_app(settings.app)
-    except AppError as error:
-        errors.append(str(error))
-    for line in warnings(settings):
+    errors = check(settings) + rehearse_app(settings)
+    for line in [line for line in warnings(settings) if line not in errors]:
         print(f"preforksmtp: warning: {line}", file=sys.stderr)
     if errors:
         return _complain(errors)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import config, log
+from . import config, log, trust
 from .app import AppError, load_app, start_handler
 from .check import ConfigError, warnings
 from .imports import forgetting_imports
@@ -27,9 +27,11 @@ from .net.lanes import Lanes
 from .net.listener import Listener
 from .net.revision import Revision
 from .net.tls import TLSError, server_context
+from .place import change_folder, named_descriptor
 from .prefork import privileges
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
+from .prefork.inheritance import Inheritance
 from .prefork.pool import Serve
 from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
@@ -70,7 +72,7 @@ class Surroundings:
         os.environ.update(self.environ)
         sys.path[:] = self.path
         try:
-            os.chdir(self.folder)
+            change_folder(self.folder)
         except OSError as error:
             raise ConfigError([f"cannot change to {self.folder}, where the server began: {error.strerror}"]) from None
 
@@ -79,13 +81,22 @@ class Composition:
     """One configuration at work. `surroundings`: the process as it wants it, for every worker. `load`: how a worker
     comes by APP."""
 
-    def __init__(self, settings: config.Config, logs: Logs, revision: Revision, load: Load = load_app) -> None:
+    def __init__(
+        self,
+        settings: config.Config,
+        logs: Logs,
+        revision: Revision,
+        inheritance: Inheritance,
+        load: Load = load_app,
+    ) -> None:
         self.settings = settings
+        self.inheritance = inheritance
         self.load = load
         self.logs = logs
         self.revision = revision
         self.listeners: Sequence[Listener] = revision.listeners
         self._lanes = Lanes(self.listeners)
+        inheritance.adopt(sock.fileno() for listener in self.listeners for sock in listener.sockets())
         self.surroundings = Surroundings()
         self.identity = privileges.find(settings.user, settings.group)
         self.log = logging.getLogger(log.LOGGER)
@@ -111,19 +122,22 @@ class Composition:
 
     def enter_status(self) -> None:
         """Status process, first thing. A fault of the log is a worker's to tell; a wrong identity ends it."""
+        self._drop_privileges()
         with contextlib.suppress(log.LogError):
             self.logs.install()
         set_title(self.settings.name, "status")
-        self._drop_privileges()
 
     def _drop_privileges(self) -> None:
-        """Worker, before it runs any code of the application."""
+        """Worker, before it runs any code of the application, or opens a file."""
         os.umask(self.settings.umask)
+        files = filter(None, (self.settings.error_logfile, self.settings.access_logfile, self.settings.transcript))
+        self.inheritance.close(keep={fd for path in files if (fd := named_descriptor(path)) is not None})
         if self.identity is not None:
             try:
                 privileges.drop(self.identity, no_new_privileges=self.settings.no_new_privileges)
             except privileges.PrivilegesError as error:
                 raise BootFailed(BOOT_FAILED, str(error)) from None
+        trust.import_again()
 
     def complain(self, error: AppError) -> None:
         """One line, and the application's own part of the traceback."""
@@ -134,6 +148,7 @@ class Composition:
         """Worker, after the fork: load APP and make the service of its session threads."""
         with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
             self.surroundings.restore()
+        self._drop_privileges()
         try:
             self.logs.install()
         except log.LogError as error:
@@ -141,7 +156,6 @@ class Composition:
         set_title(self.settings.name, "worker")
         if self.settings.scheduling == "auto":
             schedule_as_batch()
-        self._drop_privileges()
         worker.on_reopen.append(self.logs.reopen)
         worker.dump_stacks_to(self.logs.error.file.fd)
         try:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from preforksmtp import arguments
+from preforksmtp import arguments, trust
 from preforksmtp.check import ConfigError, check, cross_check
 from preforksmtp.configfile import nearest, read_config_file
+from preforksmtp.place import change_folder
 from preforksmtp.settings import BY_NAME, HOOKS, HOOKS_BY_NAME, PREFIX, SETTINGS
 from preforksmtp.values import shell_words
 
@@ -90,10 +91,14 @@ class Config:
         os.environ.update(self.env)
         if self.chdir is not None:
             try:
-                os.chdir(self.chdir)
+                change_folder(self.chdir)
             except OSError as error:
                 raise ConfigError([f"chdir: cannot change to {self.chdir}: {error.strerror}"]) from None
         make_importable(*self.pythonpath, os.getcwd())
+        try:
+            trust.settle(self.file, self.user, self.group)
+        except OSError as error:
+            raise ConfigError([f"config file {self.file}: cannot be used: {error.strerror}"]) from None
 
 
 def load(
@@ -117,6 +122,7 @@ def load(
     errors += wrong
     # The config file may import the user's own modules, as the application does.
     make_importable(os.path.join(folder, command_line.given.get("chdir", "")))
+    trust.pass_over()
     path = _config_path(command_line.config_file or cmd_args.config_file, folder)
     hooks: dict[str, Any] = {}
     if path is not None:

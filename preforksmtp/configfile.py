@@ -2,7 +2,7 @@
 
 Runs the file and sorts its names; what the values mean is settings.py's affair. Whatever the file does
 wrong (syntax, exception, sys.exit) comes back as one line with file and line number, and so does every name
-that is no setting.
+that is no setting. Root runs no file that another user may change (trust.py).
 """
 
 import ast
@@ -14,13 +14,13 @@ from typing import Any
 
 from preforksmtp.imports import forgetting_imports
 from preforksmtp.settings import BY_NAME, HOOKS_BY_NAME
+from preforksmtp.trust import read_code
 
 
 def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
     """The settings a file makes, and its errors: one line each."""
     try:
-        with open(path, "rb") as file:
-            source = file.read()
+        source = read_code(path)
     except OSError as error:
         return {}, [f"config file {path}: cannot be read: {error.strerror}"]
     try:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pwd
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import __version__, config
+from . import __version__
 from .check import ConfigError
 from .log import escape
 from .observe.client import Outcome, Overdue, Unreachable, give
 from .observe.orders import ORDERS
 from .settings import BY_NAME
+from .whereabouts import find_socket
 
 OK, FAILED, USAGE, UNREACHABLE, OVERDUE = range(5)
 
@@ -60,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Give one order; the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        path = arguments.socket or _configured_socket(arguments.config)
-        outcome = give(path, arguments.order, arguments.timeout)
+        path = arguments.socket or find_socket(arguments.config, os.environ)
+        outcome = give(path, arguments.order, arguments.timeout, _trusted(arguments.user))
     except ConfigError as error:
         return _complain(str(error), USAGE)
     except Unreachable as error:
@@ -91,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         help="config file of the server; without it the environment and ./preforksmtp.conf.py are looked at as the "
-        "server does",
+        "server does. It is not run: the socket must stand there as plain text",
+    )
+    parser.add_argument(
+        "-u", "--user", metavar="USER", help="whose server it is, if neither root's nor your own: a name or a number"
     )
     parser.add_argument("-j", "--json", action="store_true", help="print the answer as JSON")
     parser.add_argument(
@@ -108,12 +113,15 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _configured_socket(file: str | None) -> str:
-    settings = config.load(["-c", file] if file else [])
-    path = settings.control_socket
-    if path is None:
-        raise ConfigError(["the configuration has no control_socket; name the socket with --socket PATH"])
-    return os.path.join(settings.chdir or "", str(path))
+def _trusted(user: str | None) -> set[int]:
+    """Who may answer."""
+    trusted = {0, os.geteuid()}
+    if user is not None:
+        try:
+            trusted.add(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid)
+        except KeyError:
+            raise ConfigError([f"--user: there is no user {user!r}"]) from None
+    return trusted
 
 
 def _complain(line: str, code: int) -> int:

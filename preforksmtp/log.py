@@ -6,15 +6,16 @@ line. Knows no setting but its own few. A file that cannot be opened is a LogErr
 that cannot be written (a full disk) is lost, never an exception in a session.
 """
 
-import contextlib
 import json
 import logging
 import os
-import stat
 import time
 import traceback
 from datetime import datetime, timezone
 from typing import Protocol
+
+from .logfile import open_log
+from .prefork.privileges import Identity
 
 LOGGER = "preforksmtp"
 STREAMS = {"error_logfile": 2, "access_logfile": 1, "transcript": 1}  # what "-" means for each
@@ -27,10 +28,11 @@ class LogError(Exception):
 class LogFile:
     """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened."""
 
-    def __init__(self, setting: str, path: str) -> None:
+    def __init__(self, setting: str, path: str, owner: Identity | None = None) -> None:
+        """`owner`: whom workers run as, for they must be able to reopen the file (USR1)."""
         self.setting = setting
         self.path = path
-        self._owner: tuple[int, int] | None = None
+        self._owner = owner
         self.fd = STREAMS[setting] if path == "-" else self._open()
 
     def write(self, line: str) -> None:
@@ -50,16 +52,6 @@ class LogFile:
         finally:
             os.close(new)
 
-    def give_to(self, uid: int, gid: int) -> None:
-        """Master, as root: a worker that runs as this user must be able to reopen the file (USR1)."""
-        self._owner = (uid, gid)
-        if self.path != "-":
-            self._chown(self.fd)
-
-    def _chown(self, fd: int) -> None:
-        if self._owner is not None:
-            give_file_to(fd, self.path, self._owner)
-
     def close(self) -> None:
         """Close the file; a standard stream stays open."""
         if self.path != "-":
@@ -67,22 +59,9 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            return open_log(self.path, self._owner)
         except OSError as error:
             raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
-        self._chown(fd)
-        return fd
-
-
-def give_file_to(fd: int, path: str, owner: tuple[int, int]) -> None:
-    """As root. Nothing but a plain file with one name: in a folder of another user's it could be a link to any file."""
-    if os.geteuid() != 0:
-        return
-    with contextlib.suppress(OSError):  # it is gone again; a file system without owners
-        status = os.fstat(fd)
-        here = os.path.samestat(status, os.lstat(path))  # and not where a symbolic link points
-        if here and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            os.fchown(fd, *owner)
 
 
 def escape(text: str) -> str:
@@ -152,10 +131,6 @@ class ErrorLog(logging.Handler):
         if self._syslog is not None:
             self._syslog.record(record.levelname, self._syslog_lines(record))
 
-    def give_to(self, uid: int, gid: int) -> None:
-        """See LogFile."""
-        self.file.give_to(uid, gid)
-
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure is logged to the old file, which stays in use."""
         try:
@@ -189,9 +164,12 @@ class ErrorLog(logging.Handler):
         super().close()
 
 
-def make_error_log(config: ErrorLogSettings, syslog: Syslog | None = None) -> ErrorLog:
+def make_error_log(
+    config: ErrorLogSettings, syslog: Syslog | None = None, owner: Identity | None = None
+) -> ErrorLog:
     """The error log that the settings ask for, open but not installed. Raises LogError."""
-    return ErrorLog(LogFile("error_logfile", config.error_logfile), config.log_format, config.log_level, syslog)
+    file = LogFile("error_logfile", config.error_logfile, owner)
+    return ErrorLog(file, config.log_format, config.log_level, syslog)
 
 
 def open_error_log(config: ErrorLogSettings) -> ErrorLog:

@@ -3,6 +3,9 @@
 The file is read once, in the master: what a worker applies later is what was tested, whatever became of the file. It
 is applied to the logging of the whole process, for that is what logging.config does. Whatever is wrong with it is a
 LogError with one line. The error log's own file stays open beside it: stacks of a worker that hangs are written there.
+
+It is code (it names classes, and arguments that are evaluated), so root takes it from root only. What its FileHandlers
+open in root's master is opened as our own logs are (logfile.py), at the start as at a rollover.
 """
 
 from __future__ import annotations
@@ -13,17 +16,22 @@ import copy
 import json
 import logging
 import logging.config
+import logging.handlers
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .log import LOGGER, ErrorLog, ErrorLogSettings, LogError, LogFile, give_file_to
+from .log import LOGGER, ErrorLog, ErrorLogSettings, LogError, LogFile
+from .logfile import open_log
+from .place import Here, reach
+from .prefork.privileges import Identity, acting_as
+from .trust import read_code
 
 
-def read_log_config(path: str) -> Callable[[], None]:
+def read_log_config(path: str, owner: Identity | None = None) -> Callable[[], None]:
     """A file -> the function that applies it. JSON is for dictConfig, all else for fileConfig. LogError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_code(path, owner.uid if owner is not None else None).decode("utf-8")
         if path.endswith(".json"):
             data = json.loads(text)
             if not isinstance(data, dict):
@@ -54,21 +62,23 @@ class LogConfigSettings(ErrorLogSettings, Protocol):
     log_config: str
 
 
-def make_configured_log(config: LogConfigSettings) -> ConfiguredLog:
+def make_configured_log(config: LogConfigSettings, owner: Identity | None = None) -> ConfiguredLog:
     """The error log of log_config, read but not installed. LogError."""
-    apply = read_log_config(config.log_config)
-    return ConfiguredLog(LogFile("error_logfile", config.error_logfile), config, apply)
+    apply = read_log_config(config.log_config, owner)
+    return ConfiguredLog(LogFile("error_logfile", config.error_logfile, owner), config, apply, owner)
 
 
 class ConfiguredLog:
     """Stands where an ErrorLog does. `file` is for stack dumps only."""
 
-    def __init__(self, file: LogFile, config: LogConfigSettings, apply: Callable[[], None]) -> None:
+    def __init__(
+        self, file: LogFile, config: LogConfigSettings, apply: Callable[[], None], owner: Identity | None
+    ) -> None:
         self.file = file
         self._config = config
         self._apply = apply
         self._handlers: list[logging.Handler] = []
-        self._owner: tuple[int, int] | None = None
+        self._owner = owner
         self._closed = False
 
     def install(self) -> None:
@@ -79,16 +89,15 @@ class ConfiguredLog:
         logger.propagate, logger.disabled = True, False
         logger.setLevel(self._config.log_level.upper())  # unless the configuration has another
         try:
-            self._apply()
+            apply_guarded(self._apply, self._owner)
         except Exception as error:  # it runs classes of the user's choice
             # What was there is closed already. With a descriptor of its own: ours is for the stacks.
-            file = LogFile("error_logfile", self._config.error_logfile)
+            file = LogFile("error_logfile", self._config.error_logfile, self._owner)
             fallback = ErrorLog(file, self._config.log_format, self._config.log_level)
             fallback.install()
             self._handlers = [fallback]
             raise LogError(explain(self._config.log_config, error)) from None
         self._handlers = [*logger.handlers, *logging.getLogger().handlers]
-        self._give()
 
     def reopen(self) -> None:
         """Open the files afresh (USR1): those of our logger and of all others."""
@@ -102,20 +111,6 @@ class ConfiguredLog:
                 _reopen(handler)
             except OSError as error:
                 logger.error("log_config: cannot open %s: %s; the old file stays in use", handler.baseFilename, error)
-        self._give()
-
-    def give_to(self, uid: int, gid: int) -> None:
-        """See LogFile."""
-        self._owner = (uid, gid)
-        self.file.give_to(uid, gid)
-
-    def _give(self) -> None:
-        if self._owner is None:
-            return
-        for handler in _file_handlers(self._handlers):
-            stream = handler.stream
-            if stream is not None:
-                give_file_to(stream.fileno(), handler.baseFilename, self._owner)
 
     def close(self) -> None:
         """Take our handlers off their loggers. One that came after us has done so already."""
@@ -128,6 +123,66 @@ class ConfiguredLog:
             with contextlib.suppress(Exception):  # a class of the user's choice
                 handler.close()
         self.file.close()
+
+
+# -- files that root opens
+
+
+def apply_guarded(apply: Callable[[], None], owner: Identity | None) -> None:
+    """Apply a configuration, its files opened as our own logs are, now and later. What apply() raises, OSError."""
+    if os.geteuid() != 0:
+        apply()
+        return
+    plain, former = logging.FileHandler._open, set(_living_files())
+
+    def guarded(handler: logging.FileHandler) -> Any:
+        def opener(path: str, flags: int) -> int:
+            return open_log(_as_seen_from_here(path), owner, flags)
+
+        return open(handler.baseFilename, handler.mode, encoding=handler.encoding, errors=handler.errors, opener=opener)
+
+    logging.FileHandler._open = guarded  # type: ignore[method-assign, assignment]
+    try:
+        apply()
+    finally:
+        logging.FileHandler._open = plain  # type: ignore[method-assign]
+    for handler in _living_files():
+        if handler not in former:
+            handler._open = guarded.__get__(handler)  # type: ignore[method-assign]
+            if isinstance(handler, logging.handlers.BaseRotatingHandler):
+                _guard_rollover(handler, owner)
+
+
+def _guard_rollover(handler: logging.handlers.BaseRotatingHandler, owner: Identity | None) -> None:
+    """It renames and removes files by their names: where others may write to the folder, with their rights only."""
+    try:
+        with reach(_as_seen_from_here(handler.baseFilename), follow=True) as place:
+            others = place.others
+    except OSError as error:
+        others = error.strerror or str(error)
+    if not others:
+        return
+    if owner is None or owner.uid == 0:
+        raise OSError(f"root renames no files where others may write, and {others}")
+    plain, user = handler.handle, owner
+
+    def handle(record: logging.LogRecord) -> Any:
+        with acting_as(user):
+            return plain(record)
+
+    handler.handle = handle  # type: ignore[method-assign]
+
+
+def _as_seen_from_here(path: str) -> str:
+    """FileHandler makes names absolute, and so hides how the current folder was chosen."""
+    here = os.getcwd() + os.sep
+    return path[len(here) :] if (Here.shaky or Here.refused) and path.startswith(here) else path
+
+
+def _living_files() -> list[logging.FileHandler]:
+    """Also those that are no logger's, but another handler's target."""
+    handlers = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
+    return _file_handlers(handler for handler in handlers if handler is not None)
 
 
 def _all_handlers() -> list[logging.Handler]:

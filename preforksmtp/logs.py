@@ -24,26 +24,21 @@ if TYPE_CHECKING:
 
 class Logs:
     def __init__(self, settings: Config) -> None:
-        identity = privileges.find(settings.user, settings.group)
+        owner = privileges.find(settings.user, settings.group)
         with contextlib.ExitStack() as stack:
-            self.syslog = open_syslog(settings)
+            self.syslog = open_syslog(settings, owner)
             if self.syslog is not None:
                 stack.callback(self.syslog.close)
             self.error: log.ErrorLog | ConfiguredLog
             if settings.log_config is None:
-                self.error = log.make_error_log(settings, self.syslog)
+                self.error = log.make_error_log(settings, self.syslog, owner)
             else:
-                self.error = make_configured_log(settings)
+                self.error = make_configured_log(settings, owner)
             stack.callback(self.error.close)
-            self.access: AccessLog = open_access_log(settings, self.syslog)
+            self.access: AccessLog = open_access_log(settings, self.syslog, owner)
             stack.callback(self.access.close)
-            self.transcript = open_transcript(settings)
+            self.transcript = open_transcript(settings, owner)
             stack.pop_all()
-        if identity is not None:
-            self.error.give_to(identity.uid, identity.gid)
-            self.access.give_to(identity.uid, identity.gid)
-            if self.transcript is not None:
-                self.transcript.give_to(identity.uid, identity.gid)
 
     def install(self) -> None:
         """Log here from now on. LogError: log_config cannot be applied, so the error log is what it is without."""

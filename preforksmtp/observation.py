@@ -24,6 +24,7 @@ from .observe.orders import Orders
 from .observe.process import StatusProcess, Surroundings
 from .observe.snapshot import Facts
 from .observe.statsd import Statsd, split_address
+from .place import absolute
 
 if TYPE_CHECKING:
     from .composition import Composition
@@ -93,11 +94,9 @@ class Observation:
         if self._control is not None and self._control.path is not None:
             path = self._control.path.removesuffix(".2")
             try:
-                os.replace(self._control.path, path)
+                self._control.rename(path)
             except OSError as error:
                 logging.getLogger(log.LOGGER).error("control_socket: cannot rename it to %s: %s", path, error.strerror)
-            else:
-                self._control.path = path
 
     def _measure(self, master: Master) -> None:
         """Master, each round."""
@@ -135,7 +134,10 @@ def _open_status(settings: Config, inherited: str) -> tuple[list[Listener], list
 def _open_control(settings: Config, upgrading: bool) -> Listener | None:
     if settings.control_socket is None:
         return None
-    path = os.path.abspath(settings.control_socket)
+    try:
+        path = absolute(settings.control_socket)
+    except OSError as error:
+        raise ListenError(f"control_socket: cannot listen at {settings.control_socket}: {error.strerror}") from None
     if upgrading:
         path += ".2"
     bind = Bind(f"unix:{path}", path=path, options={"mode": "600"})

@@ -21,8 +21,10 @@ from .net import handover
 from .net.certificates import INTERVAL
 from .net.listener import Listener
 from .net.revision import revise_listeners
+from .place import note_folder
 from .prefork import pidfile
 from .prefork.generation import Plan
+from .prefork.inheritance import Inheritance
 from .prefork.master import Master
 from .prefork.notify import ServiceManager
 from .prefork.patience import Progress
@@ -42,9 +44,10 @@ class Invocation:
     sockets: str = ""  # what it handed over
     pid_file: str = ""
     statuses: str = ""
+    inheritance: Inheritance = field(default_factory=lambda: Inheritance({}))
 
     @classmethod
-    def of_this_process(cls, argv: Sequence[str] | None = None) -> Invocation:
+    def of_this_process(cls, argv: Sequence[str] | None, inheritance: Inheritance) -> Invocation:
         """Call it first: what it takes out of the environment is for this process only."""
         predecessor, progress = find_predecessor(os.environ)
         # Meant for another process they are removed all the same: our own new master would believe them.
@@ -53,7 +56,9 @@ class Invocation:
         sockets, pid_file, statuses = heritage if predecessor else ("", "", "")
         manager = ServiceManager(os.environ)
         argv = sys.argv[1:] if argv is None else argv
-        return cls(argv, Surroundings(), manager, predecessor, progress, sockets, pid_file, statuses)
+        surroundings = Surroundings()
+        note_folder(surroundings.folder)
+        return cls(argv, surroundings, manager, predecessor, progress, sockets, pid_file, statuses, inheritance)
 
     def load(self) -> config.Config:
         """The configuration as it is now, applied to this process."""
@@ -115,7 +120,7 @@ class Reloader:
             try:
                 logs = Logs(settings)
                 try:
-                    new = Composition(settings, logs, revision, self.current.load)
+                    new = Composition(settings, logs, revision, self.current.inheritance, self.current.load)
                 except BaseException:
                     logs.close()
                     raise

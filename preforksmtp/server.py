@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from . import config, log
+from . import config, log, trust
 from .app import AppError
 from .check import ConfigError
 from .composition import BAD_APP, Composition
@@ -24,6 +24,7 @@ from .net.listener import ListenError, open_listeners
 from .net.revision import Revision, revise_listeners
 from .net.tls import TLSError
 from .observation import Observation
+from .place import reading
 from .prefork import signals, upgrade
 from .prefork.daemon import Report, daemonize
 from .prefork.master import STOP_SIGNALS, Master
@@ -95,7 +96,7 @@ class Server:
             self._observation = self._open_observation(revision)
             self._opening = False
             try:
-                composition = Composition(settings, logs, revision)
+                composition = Composition(settings, logs, revision, self._invocation.inheritance)
                 self._load(composition)
             except AppError as error:
                 self._close(revision)
@@ -192,7 +193,9 @@ class Server:
 
     def _open_observation(self, revision: Revision) -> Observation:
         try:
-            return Observation(self._settings, self._invocation.statuses, bool(self._invocation.predecessor))
+            observation = Observation(self._settings, self._invocation.statuses, bool(self._invocation.predecessor))
+            self._invocation.inheritance.adopt(listener.socket.fileno() for listener in observation.statuses)
+            return observation
         except BaseException:
             self._close(revision)
             raise
@@ -235,12 +238,15 @@ class Server:
         if self._pid_file is not None:
             self._pid_file.hand_over(environ)
         master.upgrade.introduce(environ)
-        program = sys.orig_argv[0]
+        invocation.inheritance.pass_on()
+        folder = invocation.surroundings.folder
         try:
-            os.chdir(invocation.surroundings.folder)
-            os.execvpe(program, sys.orig_argv, environ)
+            workers = current.identity.uid if current.identity is not None else None
+            command_line = trust.command_line(folder, environ.get("PATH"), workers)
+            os.chdir(folder)
+            os.execvpe(command_line[0], command_line, environ)
         except OSError as error:
-            current.log.error("cannot execute %s: %s", program, error.strerror)
+            current.log.error("cannot execute %s: %s", sys.orig_argv[0], error.strerror)
             os._exit(BAD_CONFIG)
 
 
@@ -253,7 +259,7 @@ class _LogTail:
 
     def lines(self) -> Sequence[str]:
         try:
-            with open(self._path, encoding="utf-8", errors="replace") as file:
+            with reading(self._path) as fd, open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
                 file.seek(self._start)
                 return [line for line in file.read().splitlines() if "ERROR" in line]
         except OSError:

@@ -16,11 +16,15 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from .log import LogError
+from .place import reach
 from .values import ValueType
+
+if TYPE_CHECKING:
+    from .prefork.privileges import Identity
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
@@ -87,18 +91,19 @@ class SyslogSettings(Protocol):
     log_syslog_facility: str
 
 
-def open_syslog(config: SyslogSettings) -> Syslog | None:
-    """The connection that the settings ask for, if they ask for one. LogError."""
+def open_syslog(config: SyslogSettings, owner: Identity | None = None) -> Syslog | None:
+    """The connection that the settings ask for, if they ask for one. `owner`: whom workers run as. LogError."""
     if not config.log_syslog:
         return None
-    return Syslog(config.log_syslog_to, config.log_syslog_prefix or config.name, config.log_syslog_facility)
+    return Syslog(config.log_syslog_to, config.log_syslog_prefix or config.name, config.log_syslog_facility, owner)
 
 
 class Syslog:
     """A connection to one target. record() may be called by any thread, and after a fork."""
 
-    def __init__(self, target: str, prefix: str, facility: str) -> None:
+    def __init__(self, target: str, prefix: str, facility: str, owner: Identity | None = None) -> None:
         self._target = target
+        self._owner = owner
         self._scheme, self._address = split_target(target)
         self._tag = _NOT_IN_A_TAG.sub("_", prefix)
         self._facility = FACILITIES.index(facility) * 8
@@ -178,7 +183,7 @@ class Syslog:
         """`look_up`: the host's addresses too, which no session does: DNS knows no timeout."""
         try:
             if isinstance(self._address, str):
-                return _connect_unix(self._address)
+                return _connect_trusted(self._address, self._owner)
             if look_up:
                 kind = socket.SOCK_DGRAM if self._scheme == "udp" else socket.SOCK_STREAM
                 self._found = socket.getaddrinfo(*self._address, type=kind)  # type: ignore[assignment]
@@ -186,6 +191,25 @@ class Syslog:
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise LogError(f"log_syslog_to: cannot reach {self._target}: {reason}") from None
+
+
+def _connect_trusted(path: str, owner: Identity | None) -> socket.socket:
+    """Root goes to no socket that somebody else may have put there, or linked to: then the workers' user does."""
+    try:
+        with reach(path, follow=True) as place:
+            others = place.others
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        others = error.strerror or str(error)
+    if not others:
+        return _connect_unix(path)
+    if owner is None or owner.uid == 0:
+        raise OSError(errno.EPERM, f"{others}; root only goes where nobody else can have put a socket")
+    from .prefork.privileges import acting_as  # root's master only: what reads settings need not know of users
+
+    with acting_as(owner):
+        return _connect_unix(path)
 
 
 def _connect_unix(path: str) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from .log import LOGGER, LogError, LogFile, escape, format_time
 from .net.wire import TLS, Wire
+from .prefork.privileges import Identity
 from .smtp.sasl import MECHANISMS
 from .smtp.session import Session
 from .smtp.verbs import VERBS
@@ -29,9 +30,9 @@ class TranscriptSettings(Protocol):
     transcript: str | None
 
 
-def open_transcript(config: TranscriptSettings) -> Transcript | None:
+def open_transcript(config: TranscriptSettings, owner: Identity | None = None) -> Transcript | None:
     """The transcript that the settings ask for, if they ask for one. LogError."""
-    return Transcript(LogFile("transcript", config.transcript)) if config.transcript is not None else None
+    return Transcript(LogFile("transcript", config.transcript, owner)) if config.transcript is not None else None
 
 
 class Transcript:
@@ -44,10 +45,6 @@ class Transcript:
         """One line. A full disk costs the line and nothing else."""
         with contextlib.suppress(OSError):
             self._file.write(f"{format_time(time.time())} {session_id} {mark}: {escape(text)}\n")
-
-    def give_to(self, uid: int, gid: int) -> None:
-        """See LogFile."""
-        self._file.give_to(uid, gid)
 
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""

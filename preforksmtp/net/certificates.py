@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from preforksmtp.place import reading
+
 from .tls import TLSSettings
 
 INTERVAL = 10.0  # seconds between two looks at the files; a change is believed when two looks agree
@@ -106,7 +108,7 @@ def _digest(marks: _Marks) -> bytes:
     digest = hashlib.sha256()
     for path in marks:
         try:
-            with open(path, "rb") as file:
+            with reading(path) as fd, open(fd, "rb", closefd=False) as file:
                 content = file.read()
         except (OSError, ValueError):
             content = b""

@@ -42,7 +42,7 @@ def pack(listeners: Sequence[Listener]) -> str:
             {
                 "fd": listener.socket.fileno(),
                 "lanes": [sock.fileno() for sock in lanes],
-                "address": listener.address,
+                "address": format_address(listener.socket),
                 "bind": listener.bind.text,
                 "number": number,  # a bind may have several sockets, and two binds the same text (port 0)
                 "scheme": listener.bind.scheme,
@@ -80,7 +80,7 @@ def _take(row: dict[str, object], binds: dict[int, Bind]) -> Listener:
     listener = Listener(binds[number], sock, path=path, passed=passed)
     listener.shared = True
     lanes = row.get("lanes", [])
-    listener.lanes += [_adopt(int(lane), listener.address) for lane in (lanes if isinstance(lanes, list) else [])]
+    listener.lanes += [_adopt(int(lane), str(row["address"])) for lane in (lanes if isinstance(lanes, list) else [])]
     return listener
 
 

@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import socket
-import stat
 import struct
 from collections.abc import Iterable, MutableMapping
 from time import sleep
@@ -26,6 +25,8 @@ from preforksmtp.net.activation import (
     take_passed_sockets,
 )
 from preforksmtp.net.bind import BIND_OPTIONS, Bind, parse_bind
+from preforksmtp.net.unixsocket import explain, inode_of, listen_abstract, listen_at
+from preforksmtp.place import absolute, reach
 
 __all__ = [
     "BIND_OPTIONS",
@@ -61,12 +62,12 @@ class Listener:
         self.bind = bind
         self.socket = sock
         self.name = sock.getsockname()  # for workers of another lane, who have closed this socket
-        self.address = format_address(sock)
+        self.address = f"unix:{path}" if path is not None else format_address(sock)
         self.lanes: list[socket.socket] = []  # further sockets of the same address, from lane 1 on; see lanes.py
         self.path = path
         self.passed = passed
         self.shared = False  # another master serves it as well (an upgrade): its file stays
-        self._inode = _inode(path) if path is not None else None
+        self._inode = inode_of(path) if path is not None else None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -96,12 +97,26 @@ class Listener:
             return  # a worker's copy, or a socket that belongs to the service manager
         path, self.path = self.path, None
         try:
-            if _inode(path) == self._inode:
-                os.unlink(path)
+            if self._inode is not None:
+                with reach(path) as place:
+                    place.remove(self._inode)
         except FileNotFoundError:
             pass  # removed by someone else: what we wanted
         except OSError as error:
             log.warning("cannot remove the unix socket %s: %s", path, error.strerror)
+
+    def change_mode(self, mode: int) -> None:
+        """Of the file of a unix socket, as long as it is this one. OSError."""
+        if self.path is not None and self._inode is not None:
+            with reach(self.path) as place:
+                place.change_mode(mode, self._inode)
+
+    def rename(self, path: str) -> None:
+        """Of the file of a unix socket: another name in the same folder. OSError."""
+        assert self.path is not None
+        with reach(self.path) as place:
+            place.rename(os.path.basename(path))
+        self.path, self.address = path, f"unix:{path}"
 
 
 def open_listeners(
@@ -269,83 +284,16 @@ def _explain(bind: Bind, address: _Address, error: OSError, tries: int) -> str:
 
 
 def _open_unix(bind: Bind, path: str, backlog: int, tries: int) -> Listener:
-    address = "\0" + path[1:] if bind.abstract else os.path.abspath(path)  # a later chdir must not matter
     for attempt in range(1, tries + 1):
         try:
-            if not bind.abstract:
-                _remove_stale(bind, address)
-            return _listen_unix(bind, address, backlog)
+            address = path if bind.abstract else absolute(path)  # a later chdir must not matter
+            sock = listen_abstract(path, backlog) if bind.abstract else listen_at(address, bind.mode, backlog)
+            return Listener(bind, sock, path=None if bind.abstract else address)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or attempt == tries:
-                raise ListenError(f"cannot listen on unix:{path}: {_explain_unix(path, error, tries)}") from None
+                raise ListenError(f"cannot listen on unix:{path}: {explain(path, error, tries)}") from None
         _wait_for_address(bind, attempt, tries)
     raise AssertionError("unreachable")
-
-
-def _listen_unix(bind: Bind, address: str, backlog: int) -> Listener:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _bind_unix(sock, address, bind.mode)
-        listener = Listener(bind, sock, path=None if bind.abstract else address)
-        sock.listen(backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return listener
-
-
-def _bind_unix(sock: socket.socket, address: str, mode: int | None) -> None:
-    if mode is None:
-        sock.bind(address)
-        return
-    # The umask gives the file its mode at birth; a chmod afterwards could hit a file put in its place.
-    # Only the master runs this, and it has one thread.
-    umask = os.umask(0o777 & ~mode)
-    try:
-        sock.bind(address)
-    finally:
-        os.umask(umask)
-
-
-def _explain_unix(path: str, error: OSError, tries: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"another program listens there{_tried(tries)}; stop it or choose another path"
-    if error.errno == errno.ENOENT:
-        return f"the folder {os.path.dirname(path) or '.'} does not exist"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no permission to create a file in {os.path.dirname(path) or '.'}"
-    return error.strerror or str(error)
-
-
-def _remove_stale(bind: Bind, path: str) -> None:
-    """Remove the socket file of a server that is gone. EADDRINUSE while one lives, ListenError if it is no socket."""
-    try:
-        before = os.lstat(path)
-    except OSError:
-        return  # nothing there, or a fault that bind() names
-    if not stat.S_ISSOCK(before.st_mode):
-        raise ListenError(f"cannot listen on unix:{bind.path}: the file is not a socket; choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)  # also: a full queue answers EAGAIN instead of blocking
-        error = probe.connect_ex(path)
-    if error == errno.ENOENT:
-        return  # went away meanwhile
-    if error != errno.ECONNREFUSED:  # connected, EAGAIN (queue full), EPROTOTYPE (datagram), EACCES: not ours
-        if error not in (errno.EACCES, errno.EPERM):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        reason = "a socket that may not be connected to is there; remove it if no server uses it"
-        raise ListenError(f"cannot listen on unix:{bind.path}: {reason}")
-    if _inode(path) == (before.st_dev, before.st_ino):
-        os.unlink(path)
-        log.info("removed the stale socket %s", path)
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 # --- every listener

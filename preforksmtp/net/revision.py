@@ -9,7 +9,6 @@ has changed.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ class Revision:
                         sock.listen(self.backlog)
             if listener.path is not None and listener.bind.mode is not None:
                 try:
-                    os.chmod(listener.path, listener.bind.mode)
+                    listener.change_mode(listener.bind.mode)
                 except OSError as error:
                     log.error("cannot change the mode of %s: %s", listener.path, error.strerror)
 

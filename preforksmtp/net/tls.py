@@ -9,12 +9,15 @@ Fails with TLSError, one line that names the setting and the file; never asks fo
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import ssl
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
+
+from preforksmtp.place import name_of, reading
 
 
 class TLSError(Exception):
@@ -155,20 +158,21 @@ def _load_certificate(context: ServerContext, settings: TLSSettings) -> None:
     if not certfile:
         raise TLSError("certfile is not set; TLS needs a certificate in certfile, its key in keyfile (PEM)")
     keyfile, key_setting = settings.keyfile or certfile, "keyfile" if settings.keyfile else "certfile"
-    certificate = _CERTIFICATES.search(_read("certfile", certfile))
-    if certificate is None:
-        raise TLSError(f"certfile {certfile} has no certificate in PEM format (-----BEGIN CERTIFICATE-----)")
-    key = _PRIVATE_KEY.search(_read(key_setting, keyfile))
-    if key is None:
-        hint = "" if settings.keyfile else "; set keyfile"
-        raise TLSError(f"{key_setting} {keyfile} has no private key in PEM format{hint}")
-    encrypted = b"ENCRYPTED" in key[0]
-    password = _read_password(settings, f"{key_setting} {keyfile}") if encrypted else b""
-    try:
-        # A password is always given: without one OpenSSL would ask on the terminal.
-        context.load_cert_chain(certfile, keyfile, password)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise TLSError(_explain(error, settings, certfile, f"{key_setting} {keyfile}", encrypted)) from None
+    with _open("certfile", certfile) as chain_fd, _open(key_setting, keyfile) as key_fd:
+        certificate = _CERTIFICATES.search(_content(chain_fd))
+        if certificate is None:
+            raise TLSError(f"certfile {certfile} has no certificate in PEM format (-----BEGIN CERTIFICATE-----)")
+        key = _PRIVATE_KEY.search(_content(key_fd))
+        if key is None:
+            hint = "" if settings.keyfile else "; set keyfile"
+            raise TLSError(f"{key_setting} {keyfile} has no private key in PEM format{hint}")
+        encrypted = b"ENCRYPTED" in key[0]
+        password = _read_password(settings, f"{key_setting} {keyfile}") if encrypted else b""
+        try:
+            # A password is always given: without one OpenSSL would ask on the terminal.
+            context.load_cert_chain(name_of(chain_fd, certfile), name_of(key_fd, keyfile), password)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise TLSError(_explain(error, settings, certfile, f"{key_setting} {keyfile}", encrypted)) from None
     context.certificate = _der(certificate[0])
 
 
@@ -230,21 +234,35 @@ def _load_ca_certs(context: ssl.SSLContext, path: str) -> None:
     if os.path.isdir(path):  # a folder made by openssl rehash
         context.load_verify_locations(capath=path)
         return
-    if not _CERTIFICATES.search(_read("ca_certs", path)):
-        raise TLSError(f"ca_certs {path} has no certificate in PEM format (-----BEGIN CERTIFICATE-----)")
-    try:
-        context.load_verify_locations(path)
-    except OSError:
-        raise TLSError(f"ca_certs {path} is damaged: a certificate cannot be read") from None
+    with _open("ca_certs", path) as fd:
+        if not _CERTIFICATES.search(_content(fd)):
+            raise TLSError(f"ca_certs {path} has no certificate in PEM format (-----BEGIN CERTIFICATE-----)")
+        try:
+            context.load_verify_locations(name_of(fd, path))
+        except OSError:
+            raise TLSError(f"ca_certs {path} is damaged: a certificate cannot be read") from None
 
 
 def _read(setting: str, path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        raise TLSError(f"{setting} {path} does not exist") from None
-    except OSError as error:
-        raise TLSError(f"{setting} {path} cannot be read: {error.strerror}") from None
-    except ValueError:  # a zero byte in the path
-        raise TLSError(f"{setting} {path!r} is not a file name") from None
+    with _open(setting, path) as fd:
+        return _content(fd)
+
+
+def _content(fd: int) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open(setting: str, path: str) -> Iterator[int]:
+    """TLSError. Root reads no secret that another user has linked to, and waits for no FIFO: see place.py."""
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(reading(path))
+        except FileNotFoundError:
+            raise TLSError(f"{setting} {path} does not exist") from None
+        except OSError as error:
+            raise TLSError(f"{setting} {path} cannot be read: {error.strerror}") from None
+        except ValueError:  # a zero byte in the path
+            raise TLSError(f"{setting} {path!r} is not a file name") from None
+        yield fd

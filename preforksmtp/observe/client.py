@@ -1,20 +1,23 @@
 """The other end of the control socket: one order to a running master, and the wait for its outcome.
 
-Knows the protocol of control.py and nothing of what the orders mean. Raises Unreachable where no master answers, and
-Overdue where it takes longer than one cares to wait; the order goes on then.
+Knows the protocol of control.py and nothing of what the orders mean. Raises Unreachable where no master answers, or
+somebody who is not to be believed, and Overdue where it takes longer than one cares to wait; the order goes on then.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import struct
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 BUSY = 10.0  # seconds for a place in the queue of a master that others keep busy
 LONGEST = 64 << 20  # bytes of an answer
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
 class Unreachable(Exception):
@@ -34,12 +37,13 @@ class Outcome:
     error: str
 
 
-def give(path: str, words: Sequence[str], seconds: float) -> Outcome:
-    """Give an order and wait for its outcome, so many seconds at most; 0: for ever."""
+def give(path: str, words: Sequence[str], seconds: float, trusted: Collection[int]) -> Outcome:
+    """Give an order and wait for its outcome, so many seconds at most; 0: for ever. `trusted`: who may answer."""
     deadline = time.monotonic() + seconds if seconds else 0.0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             _connect(sock, path, deadline or time.monotonic() + BUSY)
+            _check_peer(sock, path, trusted)
             sock.settimeout(seconds or None)
             sock.sendall(json.dumps({"order": list(words)}).encode() + b"\n")
             line = _read(sock, deadline)
@@ -66,6 +70,17 @@ def _connect(sock: socket.socket, path: str, deadline: float) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.05)
+
+
+def _check_peer(sock: socket.socket, path: str, trusted: Collection[int]) -> None:
+    """Whoever may write to the folder can listen there himself. Elsewhere than on Linux the folder's owner decides."""
+    if sys.platform != "linux":
+        return
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    uid = _CREDENTIALS.unpack(credentials)[1]
+    if uid not in trusted:
+        known = f"uid {uid} answers there, neither root nor you"
+        raise Unreachable(f"{path}: {known}; if that is right, say so with --user {uid}")
 
 
 def _read(sock: socket.socket, deadline: float) -> bytes:

@@ -1,7 +1,8 @@
 """Privileges: whose user and groups workers run as, and how they lose all others for good.
 
 `find` runs at the start, `drop` in each worker before the application is loaded: the master stays what it is, binds low
-ports and reads keys. Raises PrivilegesError with one clear line.
+ports and reads keys. `acting_as` is the master's, for what it does where that user may write. Raises PrivilegesError
+with one clear line.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import grp
 import os
 import pwd
 import stat
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
 class PrivilegesError(Exception):
@@ -67,9 +72,28 @@ def find(user: str | None, group: str | None) -> Identity | None:
     return identity
 
 
+@contextlib.contextmanager
+def acting_as(identity: Identity) -> Iterator[None]:
+    """Master, as root: files are opened with the rights of this user until the end of the block. OSError. The real and
+    the saved user stay root: it cannot be signalled or traced meanwhile, and the way back is sure."""
+    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    try:
+        os.setgroups(identity.groups)
+        os.setegid(identity.gid)
+        os.seteuid(identity.uid)
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        if os.getgroups() != groups:
+            os.setgroups(groups)
+
+
 def drop(identity: Identity, *, no_new_privileges: bool) -> None:
     """Worker: become it, without a way back. In this order, for each step needs the privileges the next one takes."""
     if os.geteuid() == 0:
+        if identity.uid != 0:
+            _leave_terminal()
         try:
             os.setgroups(identity.groups)
             os.setgid(identity.gid)
@@ -100,9 +124,58 @@ def _verify(identity: Identity) -> None:
         raise PrivilegesError(f"user: still uid {sorted(uids)}, gid {sorted(gids)} after the change; refusing to serve")
     if identity.uid == 0:
         return
+    _shed_capabilities()
     with contextlib.suppress(PermissionError):
         os.setuid(0)
         raise PrivilegesError("user: the change could be taken back (setuid(0) works); refusing to serve")
+
+
+def _leave_terminal() -> None:
+    """Root's terminal is not for another user: it could read what root types, and type in root's name (TIOCSTI)."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    for fd in (1, 2):
+        if os.isatty(fd):
+            _make_write_only(fd, null)
+    if null > 2:
+        os.close(null)
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return  # there is none
+    os.setsid()
+
+
+def _make_write_only(fd: int, null: int) -> None:
+    try:
+        terminal = os.open(os.ttyname(fd), os.O_WRONLY | os.O_NOCTTY | os.O_NOFOLLOW)
+    except OSError:  # of another container, which has no name here
+        os.dup2(null, fd)
+        return
+    os.dup2(terminal, fd)
+    os.close(terminal)
+
+
+def _shed_capabilities() -> None:
+    """The kernel takes them with the user, unless who started us has told it not to (securebits)."""
+    if not _capabilities():
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        libc.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
+    if _capabilities():
+        raise PrivilegesError("user: capabilities of root's are left after the change (securebits?); refusing to serve")
+
+
+def _capabilities() -> int:
+    """Those that this thread has or can get back; 0 also where the system has none."""
+    try:
+        with open("/proc/thread-self/status", "rb") as file:  # no codec: this user may not be able to load one
+            lines = [line.split() for line in file]
+    except OSError:
+        return 0
+    return sum(int(words[1], 16) for words in lines if words[0] in (b"CapPrm:", b"CapEff:", b"CapAmb:"))
 
 
 def _forbid_new_privileges() -> None:
