@@ -6,6 +6,7 @@ nothing. What concerns one session alone is in its Rules. Refusals are Rejects; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,9 @@ class Limits(Protocol):
 
     def recipient(self) -> None:
         """It names a recipient."""
+
+    def body(self, sender: str, recipients: Sequence[str]) -> None:
+        """The body of a message is to come."""
 
     def attempt(self) -> None:
         """It tries to authenticate. That counts as a failure until `succeeded` is called."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,6 +133,9 @@ class Limits:
 
     def recipient(self) -> None:
         self._ask("recipient", reply.RECIPIENT_RATE)
+
+    def body(self, sender: str, recipients: Sequence[str]) -> None:
+        self._ask("body", reply.POISON)
 
     def attempt(self) -> None:
         self._ask("attempt", reply.AUTH_FAILURE_RATE)
