@@ -237,6 +237,11 @@
 # turn. 0 is no limit. Per bind.
 # max_auth_failure_rate = 60
 
+# Refuse a message after so many workers died with one of the same client and envelope in the
+# handler: 451 4.3.0 before its body, for an hour after the last one, to trusted clients too. 0 is
+# no limit. Per bind.
+# poison_limit = 0
+
 # Bits of an IPv4 address that make one client.
 # client_prefix_v4 = 32
 

@@ -173,7 +173,9 @@ class Composition:
                 listener.name,
                 self.certificates.contexts.get(listener.bind.text),
                 hooks,
-                partial(make_limiter, clients=worker.clients, slot=worker.slot, log=self.log),
+                partial(
+                    make_limiter, clients=worker.clients, slot=worker.slot, log=self.log, poison=worker.poison
+                ),
                 self._salt_key or CHANCE,
             )
             for listener in self.listeners

@@ -2,19 +2,23 @@
 
 A Limiter for each listener and worker, a Visit for each session. A client is an address with as much of it as the
 prefix settings say; those in trusted_clients, peers that only speak for others (XCLIENT) and clients of a unix
-socket are counted as sessions of the server, and not limited. Each refusal is a Reject and one line in the log; what a
-client was refused does not count against it, so that one who insists still gets its due.
+socket are counted as sessions of the server, and not limited, but for poison_limit. Each refusal is a Reject and one
+line in the log; what a client was refused does not count against it, so that one who insists still gets its due.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from .networks import Networks
+from .prefork import calls
 from .prefork.clients import ATTEMPTS, CONNECTIONS, FAILURES, MESSAGES, RECIPIENTS, Clients
+from .prefork.poison import Poison
+from .prefork.scoreboard import CALL
 from .smtp import reply
 from .smtp.reply import Reject, Reply
 from .smtp.rules import Rules
@@ -29,6 +33,7 @@ SHARED = (
     "max_message_rate",
     "max_recipient_rate",
     "stress_threshold",
+    "poison_limit",
 )
 # Also such a one, but a client that does not try to authenticate need not be known for it.
 _AUTH = "max_auth_failure_rate"
@@ -38,6 +43,7 @@ _RATES = (
     ("max_recipient_rate", RECIPIENTS, reply.RECIPIENT_RATE),
     (_AUTH, FAILURES, reply.AUTH_FAILURE_RATE),
 )
+_POISON = CALL + calls.KEY  # word of a row
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -58,10 +64,12 @@ def client_octets(host: str, prefix_v4: int, prefix_v6: int) -> bytes:
     return family + address
 
 
-def make_limiter(config: Any, rules: Rules, clients: Clients, slot: int, log: logging.Logger) -> Limiter | None:
+def make_limiter(
+    config: Any, rules: Rules, clients: Clients, slot: int, log: logging.Logger, poison: Poison | None = None
+) -> Limiter | None:
     """The limiter of a listener, None if nothing there needs one. `config` is the settings as the bind has them."""
     if _knows_all(config) or (rules.mechanisms and getattr(config, _AUTH)):
-        return Limiter(config, rules, clients, slot, log)
+        return Limiter(config, rules, clients, slot, log, poison)
     return None
 
 
@@ -73,8 +81,18 @@ def _knows_all(config: Any) -> bool:
 class Limiter:
     """What one listener's sessions are limited to. Called by the session threads of one worker."""
 
-    def __init__(self, config: Any, rules: Rules, clients: Clients, slot: int, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        config: Any,
+        rules: Rules,
+        clients: Clients,
+        slot: int,
+        log: logging.Logger,
+        poison: Poison | None = None,
+    ) -> None:
         self.clients = clients
+        self.poison = poison
+        self.poison_limit: int = config.poison_limit
         self.table = clients.tables[slot]
         self.table.open(config.threads)
         self.log = log
@@ -92,9 +110,9 @@ class Limiter:
         self._rules = (rules, rules.for_trusted() if self._trusted else rules)
         self._overflowed = False
 
-    def enter(self, session: Session) -> Visit:
-        """A session begins; it has a `refusal` where it must not."""
-        visit = Visit(self, session)
+    def enter(self, session: Session, row: memoryview | None = None) -> Visit:
+        """A session begins, in the thread of this row; it has a `refusal` where it must not."""
+        visit = Visit(self, session, row)
         if self.knows_all:
             try:
                 visit.admit()
@@ -117,6 +135,10 @@ class Limiter:
         sessions, capacity = self.clients.load()
         return 0 < self.stress_threshold * capacity <= sessions
 
+    def prefix(self, host: str) -> bytes:
+        """What names the client, limited or not."""
+        return client_octets(host, *self._prefixes) or host.encode()
+
     def exempt(self, host: str) -> bool:
         return host in self._trusted or host in self._proxies
 
@@ -129,9 +151,10 @@ class Limiter:
 class Visit:
     """One session's limits; see smtp/limits.py."""
 
-    __slots__ = ("_here", "_key", "_limiter", "_minutes", "_place", "_said", "_session", "refusal")
+    __slots__ = ("_here", "_key", "_limiter", "_minutes", "_place", "_row", "_said", "_session", "refusal")
 
-    def __init__(self, limiter: Limiter, session: Session) -> None:
+    def __init__(self, limiter: Limiter, session: Session, row: memoryview | None) -> None:
+        self._row = row
         self._limiter = limiter
         self._session = session
         self._key = 0  # 0: not limited
@@ -173,6 +196,8 @@ class Visit:
         if self._here:
             self._here = False
             self._limiter.table.leave(self._place)
+            if self._row is not None:
+                self._row[_POISON] = 0  # the next session of this thread may have none
         self._key, self._place = 0, -1
 
     def message(self) -> None:
@@ -180,6 +205,17 @@ class Visit:
 
     def recipient(self) -> None:
         self._count(RECIPIENTS)
+
+    def body(self, sender: str, recipients: Sequence[str]) -> None:
+        """Refuse what has killed workers. If this one dies of it the master finds the key in our row."""
+        poison, most = self._limiter.poison, self._limiter.poison_limit
+        if not most or poison is None or self._row is None:
+            return
+        envelope = "\n".join([sender, *sorted(recipients)])
+        key = poison.key(self._limiter.prefix(self._session.peer.host) + envelope.encode())
+        self._row[_POISON] = key
+        if poison.refuses(key, most):
+            self._refuse("poison_limit", most, reply.POISON)
 
     def look(self) -> None:
         if not self._here:

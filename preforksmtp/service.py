@@ -28,7 +28,7 @@ from .net.proxy import read_header
 from .net.resolver import Resolver
 from .net.wire import Wire
 from .networks import Networks
-from .prefork import scoreboard
+from .prefork import calls, scoreboard
 from .prefork.seat import Seat
 from .smtp import reply
 from .smtp.address import is_host_name
@@ -41,6 +41,9 @@ from .smtp.transaction import Transaction
 from .transcript import TranscribedWire, Transcript
 
 BODY_HOOKS = ("message", "stream")
+_TEXT = scoreboard.CALL + calls.TEXT  # where in a row the call of a handler stands
+_TEXT_OCTET = 8 * _TEXT
+_put, _INSIDE, _OUTSIDE = calls.put, calls.INSIDE, calls.OUTSIDE
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -180,7 +183,7 @@ class Service:
             if terms.proxies and session.peer.host in terms.proxies:
                 _proxied(session, sock, Wait(rules.pace.header, seat.drain))
             if terms.limiter is not None:
-                visit = terms.limiter.enter(session)
+                visit = terms.limiter.enter(session, seat.row)
                 rules = terms.limiter.rules(session)
                 wire.keep_pace(rules.pace)
                 if visit.refusal is not None:
@@ -249,6 +252,16 @@ class SessionJournal:
         seat = self._seat
         seat.since = since
         seat.hook = hook
+        if not hook:
+            self._row[_TEXT] = 0
+            return
+        # What the master is to find here if the worker dies in this call.
+        session, transaction = seat.session, seat.dialogue.transaction
+        if transaction is None:
+            text = _OUTSIDE % (hook, session.peer[0], session.id)
+        else:
+            text = _INSIDE % (hook, session.peer[0], transaction.id, transaction.sender, transaction.recipients[:4])
+        _put(self._row, _TEXT_OCTET, text.encode())
 
     def message(self, session: Session, transaction: Transaction, size: int, answer: Reply) -> None:
         row = self._row

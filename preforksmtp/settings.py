@@ -266,6 +266,9 @@ SETTINGS = (
             "Most failed AUTH commands of one client per minute, over all workers: 454 4.7.0, without asking the "
             "application. Attempts under way count until they succeed, and more than that wait for their turn. 0 is no "
             "limit.", "session"),
+    Setting("poison_limit", (), integer(), 0, LIMITS,
+            "Refuse a message after so many workers died with one of the same client and envelope in the handler: 451 "
+            "4.3.0 before its body, for an hour after the last one, to trusted clients too. 0 is no limit.", "session"),
     Setting("client_prefix_v4", (), integer(1, 32), 32, LIMITS,
             "Bits of an IPv4 address that make one client."),
     Setting("client_prefix_v6", (), integer(1, 128), 64, LIMITS,

@@ -5,7 +5,7 @@ The wire obeys the pace as net/wire.py does: it asks for the next look at the cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -151,6 +151,9 @@ class Limits:
 
     def recipient(self) -> None:
         self._ask("recipient", reply.RECIPIENT_RATE)
+
+    def body(self, sender: str, recipients: Sequence[str]) -> None:
+        self._ask("body", reply.POISON)
 
     def look(self) -> None:
         self._ask("look", reply.AUTH_FAILURE_RATE)

@@ -1,22 +1,21 @@
 """The history: a sample of the totals each second, for as long as the plots of the status page reach back.
 
 A ring in shared memory, made by the master before its first fork and written by the status process, of which there is
-one at a time; so it outlives a status process that is replaced. Nothing here fails.
+one at a time and which alone can; so it outlives a status process that is replaced. Nothing here fails.
 """
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 
 from preforksmtp.observe.snapshot import Snapshot
+from preforksmtp.prefork.memory import Memory
 from preforksmtp.prefork.scoreboard import BOUNDS, COUNTERS
 
 SECONDS = 900  # it reaches back
 _GAUGES = 5  # words of a sample in front of the counters: time in ms, active, limit, ready, queued
 _BUCKETS = len(BOUNDS) + 1
 _WIDTH = _GAUGES + len(COUNTERS) + _BUCKETS
-_WORD = 8
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class History:
     """`add` in the status process, about once a second; `samples` there too."""
 
     def __init__(self, seconds: int = SECONDS) -> None:
-        self._words = memoryview(mmap.mmap(-1, (1 + seconds * _WIDTH) * _WORD)).cast("Q")
+        self.memory = Memory(0, 1, 1 + seconds * _WIDTH)
+        (self._words,) = self.memory.sections
         self._size = seconds
 
     @property

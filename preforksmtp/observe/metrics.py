@@ -90,6 +90,8 @@ FAMILIES = (
            _master("workers_hung")),
     Family("workers_recycled_total", "counter", "Workers replaced because they reached a limit, or by a stuck handler.",
            _master("workers_recycled")),
+    Family("messages_interrupted_total", "counter", "Messages that were in the handler when their worker died.",
+           _master("messages_interrupted")),
     Family("reloads_total", "counter", "Reloads by result.", _reloads),
     Family("sessions_active", "gauge", "Sessions now.", lambda snapshot, _: [("", snapshot.active)]),
     Family("sessions_limit", "gauge", "Sessions that ready workers may serve at once.",

@@ -44,6 +44,7 @@ _LABELS = {
     "workers_died": "Workers died unasked",
     "workers_hung": "Workers killed because they hung",
     "workers_recycled": "Workers recycled",
+    "messages_interrupted": "Messages in the handler when their worker died",
 }
 _TONES = {"ready": "ok", "busy": "warn", "starting": "warn", "stopping": "warn", "draining": "warn", "booting": "warn"}
 _COLUMNS = (

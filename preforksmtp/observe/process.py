@@ -107,7 +107,7 @@ class StatusProcess:
         self._begun = self._watched_at = now
         self._generation = self._master.current
         try:
-            self.pid = fork_aide(self._master, child.live, self._died, keep=self._listeners)
+            self.pid = fork_aide(self._master, child.live, self._died, self._listeners, (self._history.memory,))
         except OSError as error:
             self._fork_at = now + DELAYS[-1]
             self._master.log.error("status process: cannot fork: %s", error.strerror)

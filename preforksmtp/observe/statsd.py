@@ -32,6 +32,7 @@ NAMES = {
     "workers_died": "workers.died",
     "workers_hung": "workers.hung",
     "workers_recycled": "workers.recycled",
+    "messages_interrupted": "messages.interrupted",
     "reloads_failed": "reloads.failed",
 }
 

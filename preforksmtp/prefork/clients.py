@@ -3,7 +3,9 @@
 The master makes it before its first fork. A client is a key, any 64-bit number but 0; what it stands for is not known
 here. Every worker slot owns one table, which only that process writes (its threads under a lock that dies with it);
 whoever asks for a client sums over the tables of all slots. So no lock is shared, and what a worker held when it was
-killed is gone as soon as the master reaps it: the sessions are dropped, the rates move to a table of the master's.
+killed is gone as soon as the master reaps it: the sessions are dropped, the rates move to a table of the master's. A
+worker that lies in its table can make others refuse a client, and nothing else: nobody follows a place or a length that
+is written there, and more sessions than it has threads are found by `fault`.
 
 A table is a hash table of fixed size without deletion: a key stands within WINDOW places of where it hashes to, and is
 replaced there once its client has neither a session nor a rate. Layout, in columns of unsigned 64-bit words:
@@ -23,13 +25,14 @@ counted (enter gives -1).
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import time
 from collections.abc import Callable
 from hashlib import blake2b
-from itertools import compress
+from itertools import chain, compress
+
+from preforksmtp.prefork.memory import Memory
 
 # The rates of a client, each per minute. ATTEMPTS are those of the last two minutes that are under way.
 CONNECTIONS, MESSAGES, RECIPIENTS, FAILURES, ATTEMPTS = range(5)
@@ -38,7 +41,6 @@ RATES = 5
 ENTRIES = 4096  # places per table at least; a power of two
 WINDOW = 8
 
-_WORD = 8
 _LINE = 8  # words in 64 bytes: two writers never share a cache line
 _USED, _SESSIONS, _CAPACITY = range(3)  # words of a header
 _BITS = 22  # of a count
@@ -152,13 +154,6 @@ class Table:
                 for mine, its in zip(self.rates, other.rates, strict=True):
                     mine[place] = _sum(mine[place], its[there], minute)
 
-    def clear(self) -> None:
-        """Master, once the owner is reaped. An untouched table is left alone: its pages cost no memory yet."""
-        if self.header[_USED]:
-            for column in (self.keys, self.sessions, *self.rates):
-                column[:] = memoryview(bytes(column.nbytes)).cast("Q")
-        self.header[:] = memoryview(bytes(self.header.nbytes)).cast("Q")
-
 
 class Clients:
     """The whole mapping: a table for each slot, and one of the master's."""
@@ -167,22 +162,15 @@ class Clients:
         entries = ENTRIES
         while entries < 8 * threads:
             entries *= 2
-        words_per_table = (2 + RATES) * (entries + WINDOW)
-        self._map = mmap.mmap(-1, (slots + 1) * (_LINE + words_per_table) * _WORD)  # shared, anonymous, zeroed
-        words = memoryview(self._map).cast("Q")
-        headers, columns = words[: (slots + 1) * _LINE], words[(slots + 1) * _LINE :]
-        self._used, self._sessions, self._capacity = headers[_USED::_LINE], headers[_SESSIONS::_LINE], headers[2::_LINE]
+        words = _LINE + (2 + RATES) * (entries + WINDOW)  # of a table
+        self.memory = Memory(words, slots, words)
+        self._used, self._sessions, self._capacity = map(self.memory.column, (_USED, _SESSIONS, _CAPACITY))
         self._clock = clock
+        self._threads = threads
         self._secret = os.urandom(16)
         self._mask = entries - 1
         self.tables = [
-            Table(
-                headers[index * _LINE : (index + 1) * _LINE],
-                columns[index * words_per_table : (index + 1) * words_per_table],
-                entries,
-                clock,
-            )
-            for index in range(slots + 1)
+            Table(words[:_LINE], words[_LINE:], entries, clock) for words in (*self.memory.sections, self.memory.own)
         ]
 
     def key(self, octets: bytes) -> int:
@@ -192,7 +180,7 @@ class Clients:
     def sessions(self, key: int) -> int:
         """Sessions the client has now."""
         total, start = 0, key & self._mask
-        for table in compress(self.tables, self._used.tolist()):
+        for table in compress(self.tables, self._used.tolist()):  # not the master's: it has none
             place = start if table.keys[start] == key else table.find(key)  # nearly always: spare the call
             if place >= 0:
                 sessions = table.sessions[place]
@@ -205,7 +193,7 @@ class Clients:
         now = self._clock()
         minute, start = _minute(now), key & self._mask
         this = last = 0
-        for table in compress(self.tables, self._used.tolist()):
+        for table in chain(compress(self.tables, self._used.tolist()), self.tables[-1:]):
             place = start if table.keys[start] == key else table.find(key)
             if place >= 0:
                 word = table.rates[rate][place]
@@ -226,11 +214,19 @@ class Clients:
         capacity = self._capacity.tolist()
         return sum(compress(self._sessions.tolist(), capacity)), sum(capacity)
 
+    def fault(self, index: int) -> str:
+        """Master: what no worker of ours writes to its table, or ""."""
+        used, sessions, capacity = self.tables[index].header[:3].tolist()
+        most = max(self.tables[index].sessions) if used else 0
+        if max(sessions, capacity, most) > self._threads or used > self._mask + 1 + WINDOW:
+            return f"{max(sessions, most)} sessions of {capacity}, {used} clients"
+        return ""
+
     def release(self, index: int) -> None:
         """Master, once the worker of this slot is reaped: nobody writes to its table any more."""
         if self._used[index]:
             self.tables[-1].absorb(self.tables[index])
-        self.tables[index].clear()
+        self.memory.clear(index)
 
 
 def _minute(now: float) -> int:

@@ -2,7 +2,8 @@
 
 `fork_worker` and `fork_aide` run in the master and return at once. Signals are blocked from before the fork until the
 child has handlers of its own and the master has the child in its table, so none is lost and none hits the wrong one.
-A child keeps no descriptor that is the master's alone. OSError: cannot fork, or open the sockets of a lane.
+A child keeps no descriptor that is the master's alone, and of the memory that they share it can write to nothing but
+what it is given. OSError: cannot fork, or open the sockets of a lane.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from socket import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from preforksmtp.prefork import signals
+from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.worker import Worker
 
 if TYPE_CHECKING:
@@ -37,13 +39,20 @@ def fork_worker(master: Master, record: Child) -> None:
         master.children[pid] = record
 
 
-def fork_aide(master: Master, run: Callable[[], object], on_death: OnDeath, keep: Sequence[socket] = ()) -> int:
-    """Master: run() in a child with default signals; of the listeners it has `keep`."""
+def fork_aide(
+    master: Master,
+    run: Callable[[], object],
+    on_death: OnDeath,
+    keep: Sequence[socket] = (),
+    writes: Sequence[Memory] = (),
+) -> int:
+    """Master: run() in a child with default signals; of the listeners it has `keep`, and it writes to section 0 of
+    `writes`."""
     _flush()
     with signals.blocked() as mask:
         pid = os.fork()
         if pid == 0:
-            _become_aide(master, run, mask, keep)
+            _become_aide(master, run, mask, keep, writes)
         master.aides[pid] = on_death
     return pid
 
@@ -67,11 +76,12 @@ def _become_worker(master: Master, record: Child, mask: set[int], sockets: Seque
             generation.board,
             record.slot,
             wakeup.lifeline,
-            wakeup.bell,
+            wakeup.own_bell(),
         )
         worker.server, worker.hooks, worker.lane = master, generation.hooks, record.lane
         worker.take_signals()
         _close_what_is_not_ours(master, sockets)
+        generation.board.restrict(record.slot)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         worker.run(generation.plan.boot)
     except BaseException:
@@ -80,7 +90,9 @@ def _become_worker(master: Master, record: Child, mask: set[int], sockets: Seque
         os._exit(1)
 
 
-def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep: Sequence[socket]) -> NoReturn:
+def _become_aide(
+    master: Master, run: Callable[[], object], mask: set[int], keep: Sequence[socket], writes: Sequence[Memory]
+) -> NoReturn:
     """Aide. It must never return into the master's frames."""
     code = 1
     try:
@@ -88,6 +100,7 @@ def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep
         for number in signals.HANDLED:
             signal.signal(number, signal.SIG_DFL)
         _close_what_is_not_ours(master, keep)
+        restrict(writes)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         run()
         code = 0

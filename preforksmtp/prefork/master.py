@@ -6,7 +6,8 @@ that the loop looks at (`_next_deadline`). It reads no byte from the network.
 
 Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), HUP reload, USR1 reopen logs, USR2
 upgrade, WINCH no workers, TTIN and TTOU one worker more or less, CHLD reap. The table is `actions`; what is not in it
-is queued and dropped. run() returns the exit code: 0 after a stop; 3 or 4 if no worker could boot.
+is queued and dropped. run() returns the exit code: 0 after a stop; 3 or 4 if no worker could boot; 1 after a fault of
+ours that ended the loop. One that ends a round is logged with its traceback, and the next round comes all the same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from socket import socket
 
 from preforksmtp.prefork import child, scoreboard, signals
 from preforksmtp.prefork.alarm import TICK
+from preforksmtp.prefork.audit import Audit
 from preforksmtp.prefork.child import Child
 from preforksmtp.prefork.fork import Aides, fork_worker
 from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
@@ -35,7 +37,8 @@ from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
 
 ROUND = 1.0  # seconds between two looks round, at most
 PATIENCE = 2.0  # seconds for the hooks during a stop, all calls together
-HOOK_FAILED = 1
+HOOK_FAILED = FAILED = 1
+STUMBLE = 0.2  # seconds until the next round after one that failed
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -74,6 +77,7 @@ class Master:
         self.reload = Reload(self)
         self.reaper = Reaper(self)
         self.recycling = Recycling(self)
+        self.audit = Audit(self)
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
         self.early: Sequence[int] = ()
@@ -132,22 +136,33 @@ class Master:
             self.log.info("master %d: starting %d workers", os.getpid(), self.wanted)
             self.hook("nworkers_changed", self.wanted, None)
             self.strength.fit_lanes()  # an old master may have had more
+            self._fill()
             while not self._over():
-                self._wait()
-                for number in self.wakeup.signals.take():
-                    self.actions.get(number, _ignore)()
-                self.reaper.reap()
-                self._supervise()
+                try:
+                    self._round()
+                except Exception:
+                    self.log.exception("master %d: a round failed, the next one follows", os.getpid())
+                    time.sleep(STUMBLE)
             self.hook("on_exit")
             return self._exit_code
+        except BaseException:  # nobody reads the standard error of a daemon
+            self.log.exception("master %d: unexpected end", os.getpid())
+            return FAILED
         finally:
             for callback in self.on_end:
                 self.call(callback)
             self.wakeup.close()
 
     def _over(self) -> bool:
-        self._fill()
         return self.stopping and not self.children
+
+    def _round(self) -> None:
+        self._wait()
+        for number in self.wakeup.signals.take():
+            self.call(self.actions.get(number, _ignore))
+        self.reaper.reap()
+        self._supervise()
+        self._fill()
 
     def _wait(self) -> None:
         """Until a signal, the bell, or the next deadline."""
@@ -182,15 +197,17 @@ class Master:
 
     def _fill(self) -> None:
         """Fork what is missing."""
-        while len(self.members()) < self.wanted and self.may_fork() and self.spawn(self.current) is not None:
-            pass
+        while len(self.members()) < self.wanted:
+            if not self.may_fork() or self.spawn(self.current) is None:
+                return
+        self.throttle.complete()
 
     def spawn(self, generation: Generation) -> Child | None:
         """Fork one worker. None: not now (logged)."""
         slot = generation.board.claim(generation.number)
         if slot is None:
             self.log.error("no slot left for a worker: too many old ones are still leaving")
-            self.throttle.open_at = time.monotonic() + ROUND
+            self.throttle.pause(time.monotonic() + ROUND)
             return None
         worker = Child(slot, generation, self.strength.lane(generation))
         self.hook("pre_fork", worker, hooks=generation.hooks)
@@ -199,9 +216,11 @@ class Master:
         except OSError as error:
             generation.board.release(slot)
             now = time.monotonic()
-            delay = self.throttle.died(now, None, now)
+            delay = self.throttle.failed(now, now)
             self.log.error("cannot fork a worker: %s; trying again in %.0f s", error.strerror, delay)
             return None
+        if generation is self.current:
+            self.throttle.forked(worker.forked)
         self.board.count("workers_forked")
         self.log.debug("worker %d: forked, slot %d", worker.pid, slot.index)
         return worker
@@ -211,13 +230,16 @@ class Master:
     def notice_ready(self, worker: Child) -> None:
         """READY may be news when its owner is dead already: the slot keeps it until released."""
         if worker.ready_at is None and worker.slot.ready:
-            worker.ready_at = worker.slot.ready / 1e9
+            worker.ready_at = min(max(worker.slot.ready / 1e9, worker.forked), time.monotonic())  # a claim of its own
             self.ever_ready = True
+            if worker.generation is self.current:
+                self.throttle.booted(worker.forked)
             self.log.debug("worker %d: ready after %.2f s", worker.pid, worker.ready_at - worker.forked)
 
     def _supervise(self) -> None:
         """Every round, each worker: news from the scoreboard, then the deadlines."""
         now = time.monotonic()
+        self.audit.advance(now)
         for worker in self.children.values():
             self.notice_ready(worker)
             for number in worker.escalate(now):
@@ -229,14 +251,13 @@ class Master:
             if worker.slot.state == scoreboard.DRAINING:  # somebody else's TERM, or its own request
                 steps = child.overdue(worker.generation.config.graceful_timeout)
                 worker.end(steps, OWN_ACCORD, asked=True)
+                self.throttle.crashed(self.wanted)  # one that does so all the time is no better
             elif now >= self.judge_after:
                 reason, line = worker.silence(now)
                 if reason:  # ABRT: its stacks in the log say where it hangs
                     self.log.error("worker %d: %s", worker.pid, line)
                     worker.end(child.ABORT, reason, asked=False)
                     self.board.count("workers_hung")
-            if worker.ready_at is not None:
-                self.throttle.settled(worker.forked, worker.ready_at, now)
         self._announce()
         self.reload.advance(now)
         self.recycling.advance()

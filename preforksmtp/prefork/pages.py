@@ -7,7 +7,7 @@ written. Nothing here fails; what does not fit is cut off.
 
 from __future__ import annotations
 
-import mmap
+from preforksmtp.prefork.memory import Memory
 
 PAGE = 256 * 1024  # bytes of one answer
 _LENGTH = 8  # bytes in front of it
@@ -15,17 +15,22 @@ _LENGTH = 8  # bytes in front of it
 
 class Pages:
     def __init__(self, slots: int) -> None:
-        self._map = mmap.mmap(-1, slots * (_LENGTH + PAGE))  # shared, anonymous
+        self.memory = Memory(0, slots, (_LENGTH + PAGE) // 8)
+        self._pages = [section.cast("B") for section in self.memory.sections]
 
     def write(self, slot: int, answer: bytes) -> None:
         """Worker, main thread."""
-        start = slot * (_LENGTH + PAGE)
         answer = answer[:PAGE]
-        self._map[start : start + _LENGTH] = len(answer).to_bytes(_LENGTH, "little")
-        self._map[start + _LENGTH : start + _LENGTH + len(answer)] = answer
+        page = self._pages[slot]
+        page[:_LENGTH] = len(answer).to_bytes(_LENGTH, "little")
+        page[_LENGTH : _LENGTH + len(answer)] = answer
 
     def read(self, slot: int) -> bytes:
         """Master."""
-        start = slot * (_LENGTH + PAGE)
-        length = int.from_bytes(self._map[start : start + _LENGTH], "little")
-        return self._map[start + _LENGTH : start + _LENGTH + min(length, PAGE)]
+        page = self._pages[slot]
+        length = int.from_bytes(page[:_LENGTH], "little")
+        return bytes(page[_LENGTH : _LENGTH + min(length, PAGE)])
+
+    def release(self, slot: int) -> None:
+        """Master, once the worker of this slot is reaped."""
+        self.memory.clear(slot)

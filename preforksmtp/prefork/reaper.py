@@ -1,7 +1,9 @@
 """The reaper: collects the dead children of the master, keeps what they counted, says how each ended and what follows.
 
-Runs in the master's loop. A worker whose end somebody asked for is one line; one that died by itself slows down the
-next fork (throttle.py), and where none was ever READY it ends the master with the worker's code. Nothing here fails.
+Runs in the master's loop. A worker whose end somebody asked for is one line. One that died by itself is one more for
+each call of the handler that it died in, with client and envelope, so that the message that killed it is found; while
+booting it slows down the next fork (throttle.py), and where none was ever READY it ends the master with the worker's
+code. Nothing here fails.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from preforksmtp.prefork import child, scoreboard
+from preforksmtp.prefork.calls import Call
 from preforksmtp.prefork.worker import BOOT_FAILED
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 OWN_ACCORD = "left of its own accord"
 HALTING_CODES = (BOOT_FAILED, 4)
+SHOWN = 10  # calls of the handler, of one dead worker
 ATTEMPTS = 3  # at a first worker that dies while booting in some other way: it may have been killed by mistake
 
 
@@ -56,10 +61,13 @@ class Reaper:
         master.notice_ready(worker)
         worker.status = status
         left = worker.slot.state == scoreboard.DRAINING
+        calls, active = worker.slot.calls(), worker.slot.active()
+        master.audit.bury(worker)
         worker.generation.board.release(worker.slot)
         master.board.absorb()
         if not worker.reason and left:
             worker.asked, worker.reason = True, OWN_ACCORD
+            master.throttle.crashed(master.wanted)
         how = "vanished" if status is None else child.describe(status)
         if worker.asked:
             level = logging.INFO if status == 0 else logging.WARNING
@@ -68,6 +76,7 @@ class Reaper:
                 master.reload.died(worker, how)
         else:
             self._mourn(worker, status, how)
+            self._testify(worker, calls, active)
         master.hook("child_exit", worker, hooks=worker.generation.hooks)
 
     def _mourn(self, worker: Child, status: int | None, how: str) -> None:
@@ -79,8 +88,10 @@ class Reaper:
         master.board.count("workers_died")
         candidate = worker.generation is master.reload.candidate
         delay = 0.0
-        if not candidate:
-            delay = master.throttle.died(worker.forked, worker.ready_at, time.monotonic())
+        if not candidate and worker.ready_at:
+            master.throttle.crashed(master.wanted)
+        elif not candidate:
+            delay = master.throttle.failed(worker.forked, time.monotonic())
         when = "" if worker.ready_at else " while booting"
         why = f" ({worker.reason})" if worker.reason else ""
         then = f"; next attempt in {delay:.0f} s" if delay and not master.stopping else ""
@@ -94,3 +105,17 @@ class Reaper:
         master.log.error("worker %d %s%s%s%s", worker.pid, how, when, why, then)
         if candidate or not worker.ready_at:
             master.reload.died(worker, how)
+
+    def _testify(self, worker: Child, calls: Sequence[Call], active: int) -> None:
+        """What its sessions were doing, for who looks for the message that killed it."""
+        master = self._master
+        for call in calls[:SHOWN]:
+            master.log.error("worker %d died in the handler's %s", worker.pid, call)
+        if active:
+            numbers = worker.pid, active, len(calls)
+            master.log.error("worker %d had %d sessions, %d of them in the handler", *numbers)
+        interrupted = [call for call in calls if call.has_message]
+        master.board.count("messages_interrupted", len(interrupted))
+        for call in interrupted:
+            if call.key:
+                master.board.poison.record(call.key)

@@ -1,11 +1,12 @@
-"""The scoreboard: one anonymous shared mapping in which workers write and everybody reads.
+"""The scoreboard: shared memory in which each worker writes to its own slot, the master to all, and everybody reads.
 
 The master makes it before its first fork. Layout, all of unsigned 64-bit words on 64-byte lines:
 
-    header      3 lines   sequence, flags, counters and gauges of the master's own (written by the master)
-    retired     1 row     counters of the workers that are gone (written by the master)
-    slot 0..n   2 lines   gauges: pid, generation, state, clock readings (master and worker main thread)
-                1 row per session thread: counters, and a histogram (written by that thread only)
+    the master's    header, 2 lines   sequence, flags, counters and gauges of its own
+                    retired, 1 row    counters of the workers that are gone
+                    for each slot     1 line: who is there, and what the master wants of it; 1 row: `seen`
+    slot 0..n       gauges, 2 lines   state, clock readings (worker, main thread)
+                    1 row per session thread: counters, a histogram, and its call of a handler (that thread only)
 
 Every word has one writer at a time and an aligned 8-byte store is atomic, so nobody takes a lock: a session
 thread does ``row[MESSAGES] += 1``. When the master reaps a worker it adds the slot's rows to ``retired`` and
@@ -13,17 +14,23 @@ zeroes the slot, so totals never go back, not even over ``kill -9``. Readers of 
 that fold half done. A reload that needs more slots or rows than there are begins a new board, which counts those of
 its predecessor with its own until the last worker there is gone (`absorb`). Fails only at creation (OSError from mmap)
 and when every slot is taken (None).
+
+A worker may have been taken over, so what stands in its slot is a claim. A gauge beyond its bound reads as 0, a counter
+beyond what so young a worker can have counted as what the master has `seen` of it before; `fault` says that there is
+such a one, and the master ends the worker.
 """
 
 from __future__ import annotations
 
-import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from preforksmtp.prefork import calls
 from preforksmtp.prefork.clients import Clients
+from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.pages import Pages
+from preforksmtp.prefork.poison import Poison
 
 # The counters of one row, in order. The names are indexes into a row.
 COUNTERS = (
@@ -57,34 +64,62 @@ MASTER_COUNTERS = (
     "workers_died",  # unasked: crashed, killed by somebody, or could not boot
     "workers_hung",  # killed by us: boot_timeout, timeout, or still there after graceful_timeout
     "workers_recycled",  # replaced because they had served enough, or had a stuck handler
+    "messages_interrupted",  # in the handler when their worker died
 )
 
 FREE, BOOTING, READY, DRAINING = range(4)
 STATES = ("free", "booting", "ready", "draining")
 
-_WORD = 8
 _LINE = 8  # words in 64 bytes: two writers never share a cache line
 _END = BUCKETS + len(BOUNDS) + 1
-_ROW = (_END + _LINE - 1) // _LINE * _LINE
+_COUNTED_ROW = (_END + _LINE - 1) // _LINE * _LINE
+CALL = _COUNTED_ROW  # where the call of a handler stands in a row, see calls.py
+_ROW = CALL + calls.WORDS
 _SUMMED = (*range(SINCE), *range(HANDLER_NS, _END))  # what of a row is added up, over threads and workers
-_HEADER = 3 * _LINE
-_GAUGES = 2 * _LINE
-_SEQUENCE, _STOPPING, _ABSORBED, _COUNTED = 0, *range(_LINE, _LINE + 3)  # words of the header
-_WANTED, _BEAT, _QUEUED, _LEVEL, _SUPERSEDED = range(2 * _LINE, 2 * _LINE + 5)
+_GAUGE_WORDS = 2 * _LINE
+_SEQUENCE, _STOPPING, _ABSORBED, _WANTED, _BEAT, _QUEUED, _LEVEL, _SUPERSEDED, _COUNTED = range(9)  # of the header
+_HEADER = _COUNTED + _LINE
 _FOLD_RETRIES = 1000
+_LARGEST = (1 << 63) - 1  # no total is more
+# What a worker can count, each second of its life; in bytes; and, with each of its threads, in nanoseconds.
+_FASTEST, _FASTEST_BYTES, _FASTEST_NS = 10_000_000, 1 << 40, 2_000_000_000
+_GRACE = 60  # seconds that are added to its life
+_AHEAD = 1_000_000_000  # nanoseconds by which a moment may be later than the one at which we look
+_NOW, _ROWS = -1, -2  # bounds of a gauge that are none but that moment, and the number of rows
 
 
-class _Gauge:
-    """One word of the gauges of a slot or of the board, as an attribute."""
+_EMPTY = memoryview(bytes(_COUNTED_ROW * 8)).cast("Q")
+
+
+class _Word:
+    """One word that the master writes, of the board's or of a slot's, as an attribute."""
 
     def __init__(self, word: int) -> None:
         self.word = word
 
     def __get__(self, owner: Slot | Scoreboard, kind: type) -> int:
-        return owner.gauges[self.word]
+        return owner.words[self.word]
 
     def __set__(self, owner: Slot | Scoreboard, value: int) -> None:
-        owner.gauges[self.word] = value
+        owner.words[self.word] = value
+
+
+class _Gauge:
+    """One word that a worker writes, as an attribute. More than `most` reads as 0."""
+
+    def __init__(self, word: int, most: int) -> None:
+        self.word = word
+        self.most = most
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, slot: Slot, kind: type) -> int:
+        value = slot.gauges[self.word]
+        return value if self.most == _NOW or value <= (self.most if self.most != _ROWS else len(slot.rows)) else 0
+
+    def __set__(self, slot: Slot, value: int) -> None:
+        slot.gauges[self.word] = value
 
 
 @dataclass(frozen=True)
@@ -101,74 +136,142 @@ class Readings:
 class Slot:
     """What one worker publishes. Times are time.monotonic_ns(), the same clock in every process."""
 
-    pid = _Gauge(0)
-    generation = _Gauge(1)
-    state = _Gauge(2)
-    forked = _Gauge(3)
-    ready = _Gauge(4)  # when the worker became READY; 0 = not yet
-    heartbeat = _Gauge(5)
-    threads = _Gauge(6)  # session threads alive
-    rss = _Gauge(7)  # bytes; 0 = not known
-    retire = _Gauge(8)  # why the worker asks to be replaced, an index into recycling.REASONS; 0 = it does not
-    closing = _Gauge(9)  # 1 = nobody serves its queue after it (written by the master)
-    limit = _Gauge(10)  # most session threads
-    longest = _Gauge(11)  # when the longest call of a handler that still runs began; 0 = none
-    cpu = _Gauge(12)  # nanoseconds of processor time used
-    question = _Gauge(13)  # see inquiry.py (written by the master)
-    answer = _Gauge(14)
-    place = _Gauge(15)  # the processor on which its session threads stay, plus 1; 0 = on all
+    # Written by the master.
+    taken = _Word(0)  # 1 = there is a worker
+    pid = _Word(1)
+    generation = _Word(2)
+    forked = _Word(3)
+    closing = _Word(4)  # 1 = nobody serves its queue after it
+    question = _Word(5)  # see inquiry.py
+    # Written by the worker's main thread; the first heartbeat and the first state by the master.
+    claimed = _Gauge(0, DRAINING)  # its state
+    ready = _Gauge(1, _NOW)  # when the worker became READY; 0 = not yet
+    heartbeat = _Gauge(2, _NOW)
+    threads = _Gauge(3, _ROWS)  # session threads alive
+    rss = _Gauge(4, 1 << 48)  # bytes; 0 = not known
+    retire = _Gauge(5, 4)  # why the worker asks to be replaced, an index into recycling.REASONS; 0 = it does not
+    limit = _Gauge(6, _ROWS)  # most session threads
+    longest = _Gauge(7, _NOW)  # when the longest call of a handler that still runs began; 0 = none
+    cpu = _Gauge(8, 1 << 62)  # nanoseconds of processor time used
+    answer = _Gauge(9, _LARGEST)  # see inquiry.py
+    place = _Gauge(10, 1 << 16)  # the processor on which its session threads stay, plus 1; 0 = on all
 
-    def __init__(self, index: int, words: memoryview, rows: int) -> None:
+    def __init__(self, index: int, own: memoryview, section: memoryview, rows: int) -> None:
         self.index = index
-        self.gauges = words[:_GAUGES]
-        self._words = words[_GAUGES : _GAUGES + rows * _ROW]
-        self.rows = [self._words[start : start + _ROW] for start in range(0, rows * _ROW, _ROW)]
+        self.tainted = False  # the master's own memory: somebody who has served here wrote what no worker writes
+        self.words = own[:_LINE]
+        self._seen = own[_LINE:]  # the sums of the counters when the master last looked
+        self.gauges = section[:_GAUGE_WORDS]
+        self._rows = section[_GAUGE_WORDS:]
+        self.rows = [self._rows[start : start + _ROW] for start in range(0, rows * _ROW, _ROW)]
+
+    @property
+    def state(self) -> int:
+        """Any process. Of what no worker writes, the least that can be true."""
+        return (self.claimed or BOOTING) if self.taken else FREE
+
+    @state.setter
+    def state(self, state: int) -> None:
+        """Worker; and the master, for a worker to come, or gone."""
+        self.gauges[0] = state
 
     def count(self, counter: int) -> int:
-        return sum(self._words[counter::_ROW])
+        """Any process: of all its threads."""
+        return self.counts((counter,))[0]
+
+    def counts(self, counters: Sequence[int] = _SUMMED) -> list[int]:
+        """Any process: each of these counters, of all its threads."""
+        return [
+            total if self._is_plausible(counter, total) else self._seen[counter]
+            for counter in counters
+            for total in (sum(self._rows[counter::_ROW]),)
+        ]
+
+    def _is_plausible(self, counter: int, total: int) -> bool:
+        fastest = _FASTEST_BYTES if counter == BYTES else _FASTEST
+        if counter == HANDLER_NS:
+            fastest = _FASTEST_NS * len(self.rows)
+        life = (time.monotonic_ns() - self.forked) // 1_000_000_000 + _GRACE
+        return self._seen[counter] <= total <= life * fastest
+
+    def fault(self) -> str:
+        """Master: a gauge with what no worker of ours writes there, or ""."""
+        values = self.gauges.tolist()
+        bounds = {_NOW: time.monotonic_ns(), _ROWS: len(self.rows)}  # after it was read: we may be stopped in between
+        for gauge in _GAUGES:
+            if values[gauge.word] > bounds.get(gauge.most, gauge.most):
+                return f"{gauge.name} {values[gauge.word]}"
+        return "" if values[0] else "claimed 0"
+
+    def look(self) -> str:
+        """Master, now and then: a counter that went back, or up too fast, or "". What is all right counts as seen."""
+        for counter in _SUMMED:
+            total = sum(self._rows[counter::_ROW])
+            if not self._is_plausible(counter, total):
+                return f"{COUNTERS[counter] if counter < SINCE else 'handler time'} {total}"
+            self._seen[counter] = total
+        return ""
+
+    def calls(self) -> list[calls.Call]:
+        """Master: those of the handler that run now, or ran when the worker died."""
+        return [call for row in self.rows if row[SINCE] and (call := calls.read(row[CALL:])) is not None]
+
+    def forget(self) -> None:
+        """Master: the worker is gone, and its section cleared."""
+        self.words[:] = _EMPTY[:_LINE]
+        self._seen[:] = _EMPTY
 
     def active(self) -> int:
         """Sessions being served now."""
-        return sum(1 for since in self._words[SINCE::_ROW] if since)
+        return sum(1 for since in self._rows[SINCE::_ROW] if since)
 
     def oldest(self) -> int:
         """monotonic_ns at which the oldest session now served began; 0 = no session."""
-        return min((since for since in self._words[SINCE::_ROW] if since), default=0)
+        return min((since for since in self._rows[SINCE::_ROW] if since), default=0)
+
+
+_GAUGES = [gauge for gauge in vars(Slot).values() if isinstance(gauge, _Gauge)]
 
 
 class Scoreboard:
     """The whole mapping. `slots` is the most workers alive at once, old generations included."""
 
-    wanted = _Gauge(_WANTED)  # workers
-    beat = _Gauge(_BEAT)  # monotonic_ns of the master's last round
-    queued = _Gauge(_QUEUED)  # connections that wait in the kernel
-    superseded = _Gauge(_SUPERSEDED)  # 1 = new workers have another board: who knows only this one sees half of them
-    level = _Gauge(_LEVEL)  # the error log's, as logging numbers it, in place of log_level; 0 = as configured
+    wanted = _Word(_WANTED)  # workers
+    beat = _Word(_BEAT)  # monotonic_ns of the master's last round
+    queued = _Word(_QUEUED)  # connections that wait in the kernel
+    superseded = _Word(_SUPERSEDED)  # 1 = new workers have another board: who knows only this one sees half of them
+    level = _Word(_LEVEL)  # the error log's, as logging numbers it, in place of log_level; 0 = as configured
 
     def __init__(self, slots: int, rows: int, previous: Scoreboard | None = None) -> None:
         self.previous = previous
         self.watched = False  # by a process that has not seen a successor: its counters stay (the master's own memory)
-        width = _GAUGES + rows * _ROW
-        self._map = mmap.mmap(-1, (_HEADER + _ROW + slots * width) * _WORD)  # shared, anonymous, zeroed
-        words = memoryview(self._map).cast("Q")
-        self._header = self.gauges = words[:_HEADER]
+        width = _LINE + _COUNTED_ROW  # of what the master keeps of a slot
+        first = _HEADER + _COUNTED_ROW
+        self.memory = Memory(first + slots * width, slots, _GAUGE_WORDS + rows * _ROW)
+        self.words = self.memory.own[:_HEADER]
         self.pages = Pages(slots)
         self.clients = Clients(slots, rows)
-        self.retired = words[_HEADER : _HEADER + _ROW]
-        first = _HEADER + _ROW
+        self.poison: Poison = previous.poison if previous is not None else Poison()
+        self.retired = self.memory.own[_HEADER:first]
         self.slots = [
-            Slot(index, words[first + index * width : first + (index + 1) * width], rows) for index in range(slots)
+            Slot(index, self.memory.own[first + index * width : first + (index + 1) * width], section, rows)
+            for index, section in enumerate(self.memory.sections)
         ]
+
+    def restrict(self, slot: Slot) -> None:
+        """Worker, before it runs any code that is not ours: write to nothing but this slot, and what belongs to it.
+        OSError: out of memory."""
+        restrict((self.memory, self.pages.memory, self.clients.memory), slot.index)
 
     @property
     def stopping(self) -> bool:
         """The whole server stops (as opposed to one worker being retired). Set by the master, once."""
-        return self._header[_STOPPING] != 0
+        return self.words[_STOPPING] != 0
 
     def stop(self) -> None:
         """Master: on the boards of older generations too."""
         for board in self.chain():
-            board._header[_STOPPING] = 1
+            board.words[_STOPPING] = 1
 
     def chain(self) -> Iterator[Scoreboard]:
         """This board and those before it on which workers still live."""
@@ -177,37 +280,42 @@ class Scoreboard:
             yield board
             board = board.previous
 
-    def count(self, counter: str) -> None:
-        """Master: one more of its own."""
-        self._header[_COUNTED + MASTER_COUNTERS.index(counter)] += 1
+    def count(self, counter: str, by: int = 1) -> None:
+        """Master: more of its own."""
+        self.words[_COUNTED + MASTER_COUNTERS.index(counter)] += by
 
     @property
     def absorbed(self) -> bool:
         """Its counters are those of a successor now; whoever looks here counts nothing."""
-        return self._header[_ABSORBED] != 0
+        return self.words[_ABSORBED] != 0
 
     def claim(self, generation: int) -> Slot | None:
-        """Master, before a fork: a free slot, now BOOTING; None if all are taken."""
-        for slot in self.slots:
-            if slot.state == FREE:
-                slot.generation = generation
-                slot.ready = 0
-                slot.forked = slot.heartbeat = time.monotonic_ns()
-                slot.state = BOOTING
-                return slot
-        return None
+        """Master, before a fork: a free slot, now BOOTING; None if all are taken. A tainted one only if there is no
+        other: children of the worker that was there may live, and write to it."""
+        free = [slot for slot in self.slots if not slot.taken]
+        if not free:
+            return None
+        slot = min(free, key=lambda slot: slot.tainted)
+        slot.generation = generation
+        slot.forked = slot.heartbeat = time.monotonic_ns()
+        slot.state = BOOTING
+        slot.taken = 1
+        return slot
 
     def release(self, slot: Slot) -> None:
         """Master, once the worker of this slot is reaped (nobody writes there any more): fold and free."""
         self.clients.release(slot.index)
-        self._header[_SEQUENCE] += 1  # odd: readers wait
-        for row in slot.rows:
-            for counter in _SUMMED:
-                if row[counter]:
-                    self.retired[counter] += row[counter]
-            row[:] = _EMPTY_ROW
-        slot.gauges[:] = _EMPTY_GAUGES  # state becomes FREE
-        self._header[_SEQUENCE] += 1
+        self.pages.release(slot.index)
+        self.words[_SEQUENCE] += 1  # odd: readers wait
+        for counter, total in zip(_SUMMED, slot.counts(), strict=True):
+            self.retired[counter] = min(self.retired[counter] + total, _LARGEST)
+        self.memory.clear(slot.index)
+        slot.forget()  # state becomes FREE
+        self.words[_SEQUENCE] += 1
+
+    def fault(self, slot: Slot) -> str:
+        """Master, now and then: what no worker of ours has written to the slot, or to what belongs to it, or ""."""
+        return slot.look() or self.clients.fault(slot.index)
 
     def absorb(self) -> None:
         """Master, after a release: take over the counters of a predecessor on which no worker lives any more, and at
@@ -216,34 +324,38 @@ class Scoreboard:
         if old is None:
             return
         old.absorb()
-        if old.watched or old.previous is not None or any(slot.state for slot in old.slots):
+        if old.watched or old.previous is not None or any(slot.taken for slot in old.slots):
             return
-        self._header[_SEQUENCE] += 1
+        self.words[_SEQUENCE] += 1
         for counter in _SUMMED:
-            self.retired[counter] += old.retired[counter]
+            self.retired[counter] = min(self.retired[counter] + old.retired[counter], _LARGEST)
         for word in range(_COUNTED, _COUNTED + len(MASTER_COUNTERS)):
-            self._header[word] += old._header[word]
-        old._header[_ABSORBED] = 1  # whoever still looks at it counts nothing twice
-        self._header[_SEQUENCE] += 1
+            self.words[word] += old.words[word]
+        old.words[_ABSORBED] = 1  # whoever still looks at it counts nothing twice
+        self.words[_SEQUENCE] += 1
         self.previous = None
 
-    def _sum(self, counter: int) -> int:
+    def _sums(self) -> list[int]:
+        """Of each counter in _SUMMED."""
         if self.absorbed:
-            return 0
-        before = self.previous._sum(counter) if self.previous is not None else 0
-        return before + self.retired[counter] + sum(slot.count(counter) for slot in self.slots if slot.state)
+            return [0] * len(_SUMMED)
+        each = [[self.retired[counter] for counter in _SUMMED]]
+        each += [slot.counts() for slot in self.slots if slot.taken]
+        if self.previous is not None:
+            each.append(self.previous._sums())
+        return [min(sum(sums), _LARGEST) for sums in zip(*each, strict=True)]
 
     def _sum_master(self, word: int) -> int:
         before = self.previous._sum_master(word) if self.previous is not None else 0
-        return before + (0 if self.absorbed else self._header[word])
+        return before + (0 if self.absorbed else self.words[word])
 
     def readings(self) -> Readings:
         """Any process: every counter over all workers there ever were; none of them ever goes back."""
         for _ in range(_FOLD_RETRIES):
-            before = self._header[_SEQUENCE]
-            sums = {counter: self._sum(counter) for counter in _SUMMED}
+            before = self.words[_SEQUENCE]
+            sums = dict(zip(_SUMMED, self._sums(), strict=True))
             own = [self._sum_master(word) for word in range(_COUNTED, _COUNTED + len(MASTER_COUNTERS))]
-            if before % 2 == 0 and before == self._header[_SEQUENCE]:
+            if before % 2 == 0 and before == self.words[_SEQUENCE]:
                 break
             time.sleep(0)  # let the master finish; if it was killed in mid-fold, answer after all
         return Readings(
@@ -256,7 +368,3 @@ class Scoreboard:
     def totals(self) -> dict[str, int]:
         """Any process: those of the sessions alone."""
         return self.readings().sessions
-
-
-_EMPTY_ROW = memoryview(bytes(_ROW * _WORD)).cast("Q")
-_EMPTY_GAUGES = memoryview(bytes(_GAUGES * _WORD)).cast("Q")

@@ -1,42 +1,72 @@
-"""The throttle: how long the master waits before it forks again after workers died early.
+"""The throttle: when the master may fork in place of a worker that died.
 
-Pure arithmetic on the times it is told; knows no process. A worker that dies while booting delays the next
-fork by 1, 2, 4 .. 30 s. One that dies soon after READY is replaced at once the first time (an operator's kill
--9 costs no capacity), then by the same steps. Workers forked together and dying together count once: they are
-one attempt.
+Pure arithmetic on the times it is told; knows no process. Two things are kept apart:
+
+- A worker that dies while booting shows that the next one may not boot either: 1, 2, 4 .. 30 s until the next attempt.
+  Workers forked together and dying together count once: they are one attempt.
+- One that dies after READY, of a message perhaps, is owed a successor, whether others fail to boot or not: at once, as
+  many as there were workers, and RATE a second after that. Who crashes all the time costs so many forks, and no gap.
 """
 
 from __future__ import annotations
 
-LONGEST = 30.0
-SETTLED = 30.0  # seconds after READY from which a worker has proved that its generation works
+LONGEST = 30.0  # seconds between two attempts
+RATE = 4.0  # successors a second, once those at hand are spent
+LEAST = 4  # that are at hand at least
 
 
 class Throttle:
     def __init__(self) -> None:
         self._failures = 0
         self._since = 0.0  # deaths of workers forked before this are known already
-        self.open_at = 0.0  # no fork before
+        self._retry_at = 0.0  # no attempt before
+        self._owed = 0  # successors
+        self._spent = 0.0  # of those at hand, not yet there again
+        self._spent_at = 0.0
+        self._most = LEAST
 
     @property
     def failures(self) -> int:
-        """How many attempts in a row ended early."""
+        """How many attempts in a row ended in the boot."""
         return self._failures
 
-    def died(self, forked: float, ready: float | None, now: float) -> float:
-        """Master, at each unasked death: note it; the delay it caused, 0.0 for none."""
-        if ready is not None and now - ready >= SETTLED:
-            return 0.0
-        if forked < self._since:
-            return max(0.0, self.open_at - now)
-        steps = self._failures if ready is None else self._failures - 1
-        self._failures += 1
-        self._since = now
-        delay = 0.0 if steps < 0 else min(2.0 ** min(steps, 10), LONGEST)
-        self.open_at = now + delay
-        return delay
+    @property
+    def open_at(self) -> float:
+        """No fork before."""
+        if not self._owed:
+            return self._retry_at
+        return self._spent_at + max(0.0, self._spent + 1 - self._most) / RATE
 
-    def settled(self, forked: float, ready: float, now: float) -> None:
-        """Master, each round and READY worker: one forked after the last failure and still here clears it."""
-        if self._failures and forked >= self._since and now - ready >= SETTLED:
+    def failed(self, forked: float, now: float) -> float:
+        """Master, at each unasked death before READY: note it. Returns the delay until the next attempt."""
+        if forked >= self._since:
+            self._failures += 1
+            self._since = now
+            self._retry_at = now + min(2.0 ** min(self._failures - 1, 10), LONGEST)
+        return max(0.0, self._retry_at - now)
+
+    def crashed(self, workers: int) -> None:
+        """Master, at each unasked death after READY, of one of so many workers."""
+        self._owed += 1
+        self._most = max(LEAST, workers)
+
+    def pause(self, until: float) -> None:
+        """Master: no fork before, for whatever reason."""
+        self._owed = 0
+        self._retry_at = max(self._retry_at, until)
+
+    def forked(self, now: float) -> None:
+        """Master, at each fork that fills a gap."""
+        if self._owed:
+            self._owed -= 1
+            self._spent = max(0.0, self._spent - (now - self._spent_at) * RATE) + 1
+            self._spent_at = now
+
+    def complete(self) -> None:
+        """Master: there are as many workers as are wanted."""
+        self._owed = 0
+
+    def booted(self, forked: float) -> None:
+        """Master, at each READY: one forked after the last failure shows that it was none of all."""
+        if forked >= self._since:
             self._failures = 0

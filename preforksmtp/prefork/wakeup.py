@@ -1,18 +1,23 @@
 """What the master sleeps on: one selector over its signals, the bell that workers ring, and what it watches besides;
 and the lifeline, by whose end workers notice that it is gone.
 
-The master opens it; each child closes what is the master's (`close_in_child`).
+The master opens it; each child closes what is the master's (`close_in_child`). Whoever rings, sends signals or opens
+connections without end has the master look BURST times, and then RATE times a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
 
 from preforksmtp.prefork.signals import HANDLED, SignalQueue
 
+BURST, RATE = 20.0, 50.0  # rounds at once, and a second: each costs the master about a third of a millisecond
 ASLEEP = 2.0  # a wake-up this late: we were stopped or suspended, and so were the workers
+
+_PIPE = 65536  # bytes that a pipe holds
 
 
 class Wakeup:
@@ -29,6 +34,8 @@ class Wakeup:
         self.selector.register(self.signals, selectors.EVENT_READ)
         self.selector.register(self._bell, selectors.EVENT_READ)
         self._woke = time.monotonic()
+        self._rounds = BURST  # that may follow at once
+        self._counted_at = self._woke
 
     def close(self) -> None:
         self.selector.close()
@@ -43,20 +50,31 @@ class Wakeup:
         os.close(self._bell)
         self.selector.close()
 
+    def own_bell(self) -> int:
+        """Worker, before it drops its privileges: the bell with flags of its own. Who shares those of others could be
+        made to wait there."""
+        with contextlib.suppress(OSError):  # no /proc
+            bell = os.open(f"/proc/self/fd/{self.bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.close(self.bell)
+            self.bell = bell
+        return self.bell
+
     def wait(self, seconds: float) -> float:
         """Until a signal, the bell, or so many seconds. Returns for how long the whole process was stopped, or 0.0."""
+        self._pace()
         for key, _ in self.selector.select(seconds):
             if key.fd == self._bell:
-                _drain(key.fd)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(key.fd, _PIPE)  # once: a worker could write more all the while
         now = time.monotonic()
         # Since the last wake-up, not since the call: it may have been stopped in between.
         passed, self._woke = now - self._woke, now
         return passed if passed > seconds + ASLEEP else 0.0
 
-
-def _drain(fd: int) -> None:
-    try:
-        while os.read(fd, 4096):
-            pass
-    except BlockingIOError:
-        pass
+    def _pace(self) -> None:
+        """Sleep, if there were too many rounds lately."""
+        now = time.monotonic()
+        self._rounds = min(BURST, self._rounds + (now - self._counted_at) * RATE) - 1
+        self._counted_at = now
+        if self._rounds < 0:
+            time.sleep(1 / RATE)

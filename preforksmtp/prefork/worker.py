@@ -95,6 +95,7 @@ class Worker:
         self.hooks = Hooks()
         self.lane = 0  # which of several queues is ours
         self.clients = board.clients
+        self.poison = board.poison
         self.booted_at = time.monotonic()
         self.drain = Drain()
         self.on_exit: list[Callable[[], None]] = []

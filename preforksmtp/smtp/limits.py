@@ -6,6 +6,7 @@ nothing. What concerns one session alone is in its Rules, how slow it may be in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -17,6 +18,9 @@ class Limits(Protocol):
 
     def recipient(self) -> None:
         """It names a recipient."""
+
+    def body(self, sender: str, recipients: Sequence[str]) -> None:
+        """The body of a message is to come."""
 
     def look(self) -> None:
         """It wants to authenticate."""

@@ -149,6 +149,7 @@ TOO_MANY_AUTH_FAILURES = Reply(421, "4.7.0 Too many authentication failures, clo
 TOO_MANY_ERRORS = Reply(421, "4.7.0 Too many errors, closing the connection")
 MESSAGE_RATE = Reply(450, "4.7.1 Too many messages from your address, try again later")
 RECIPIENT_RATE = Reply(450, "4.7.1 Too many recipients from your address, try again later")
+POISON = Reply(451, "4.3.0 This message has failed here several times, try again in an hour")
 GIVEN_UP = Reply(451, "4.5.0 Message given up by the client")
 LOCAL_ERROR = Reply(451, "4.3.0 Local error in processing, try again later")
 TOO_MANY_DOMAINS = Reply(452, "4.5.3 Too many domains of recipients")

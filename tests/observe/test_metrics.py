@@ -46,7 +46,7 @@ def read(text: str) -> dict[str, float]:
 
 
 def board_with(*values: tuple[int, int]) -> Scoreboard:
-    board = Scoreboard(slots=2, rows=1)
+    board = Scoreboard(slots=2, rows=8)
     slot = board.claim(1)
     assert slot is not None
     slot.state, slot.limit, slot.pid = READY, 8, 77

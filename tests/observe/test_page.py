@@ -418,7 +418,7 @@ def test_plots_of_a_known_history() -> None:
 
 
 def test_a_limit_far_above_is_not_drawn() -> None:
-    board, (slot,) = board_of()
+    board, (slot,) = board_of(rows=500)
     slot.limit, slot.rows[0][SINCE] = 500, 1
     history = History()
     for second in range(60):

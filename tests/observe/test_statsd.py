@@ -51,7 +51,7 @@ def receive(sock: socket.socket) -> list[str]:
 
 
 def test_differences_go_out_as_counters() -> None:
-    board = Scoreboard(slots=1, rows=1)
+    board = Scoreboard(slots=1, rows=5)
     slot = board.claim(1)
     assert slot is not None
     slot.state, slot.limit = READY, 5

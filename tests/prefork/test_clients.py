@@ -199,7 +199,7 @@ def test_who_is_gone_longest_is_forgotten_first_and_nobody_with_a_session(clock:
 def test_no_number_of_clients_makes_it_grow_or_lose_a_session() -> None:
     board = Clients(slots=1, threads=200)
     table = board.tables[0]
-    size = len(board._map)
+    size = len(board.memory._map)
     lasting = [board.key(b"stay%d" % n) for n in range(200)]
     for key in lasting:
         assert table.enter(key) >= 0
@@ -209,7 +209,7 @@ def test_no_number_of_clients_makes_it_grow_or_lose_a_session() -> None:
         table.leave(place)
     assert [board.sessions(key) for key in lasting] == [1] * 200
     assert board.total() == 200
-    assert len(board._map) == size
+    assert len(board.memory._map) == size
     assert board._used[0] <= clients.ENTRIES + WINDOW
 
 

@@ -142,19 +142,18 @@ def test_totals_never_go_back_while_slots_are_folded() -> None:
 
 def test_totals_answer_even_if_the_master_died_in_mid_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Scoreboard(slots=1, rows=1)
-    board.slots[0].state = scoreboard.READY
-    board.slots[0].rows[0][SESSIONS] = 5
+    slot = board.claim(1)
+    assert slot is not None
+    slot.rows[0][SESSIONS] = 5
 
     class MasterKilled(Exception):
         pass
 
-    class FatalRow:
-        def __getitem__(self, _: int) -> int:
-            raise MasterKilled
+    def die() -> list[int]:
+        raise MasterKilled
 
-    fatal = board.claim(1) or board.slots[0]
-    monkeypatch.setattr(fatal, "rows", [FatalRow()])
+    monkeypatch.setattr(slot, "counts", die)
     with pytest.raises(MasterKilled):
-        board.release(fatal)
+        board.release(slot)
     monkeypatch.undo()
     assert board.totals()["sessions"] == 5

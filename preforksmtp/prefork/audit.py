@@ -1,0 +1,52 @@
+"""The audit: what stands in the shared memory of a worker is looked at as what anybody may have written there.
+
+A worker of ours never writes what `Slot.fault` and `Scoreboard.fault` name, so one that has is out of our hands: taken
+over, or scribbled over by code in C. It is killed, and its slot is given away again only if there is no other one.
+Until then such a value harms nobody, see scoreboard.py. Runs in the master, each round; nothing here fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from preforksmtp.prefork import child
+
+if TYPE_CHECKING:
+    from preforksmtp.prefork.child import Child
+    from preforksmtp.prefork.master import Master
+
+REASON = "what it wrote into the shared memory"
+EVERY = 0.2  # seconds between two workers whose counters and clients are looked at; the gauges are, each round
+
+
+class Audit:
+    """One a master."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._turn = itertools.count()
+        self._next = 0.0
+
+    def advance(self, now: float) -> None:
+        """Each round."""
+        workers = list(self._master.children.values())
+        for worker in workers:
+            self._judge(worker, worker.slot.fault())
+        if workers and now >= self._next:
+            self._next = now + EVERY
+            worker = workers[next(self._turn) % len(workers)]
+            self._judge(worker, worker.generation.board.fault(worker.slot))
+
+    def bury(self, worker: Child) -> None:
+        """Before its slot is released: may the next one have it?"""
+        slot = worker.slot
+        slot.tainted = slot.tainted or bool(slot.fault() or worker.generation.board.fault(slot))
+
+    def _judge(self, worker: Child, fault: str) -> None:
+        if fault and worker.reason != REASON:
+            worker.slot.tainted = True
+            line = "worker %d: what it wrote into the shared memory no worker writes, it is killed: %s"
+            self._master.log.error(line, worker.pid, fault)
+            worker.end(child.KILL, REASON, asked=False)
+
