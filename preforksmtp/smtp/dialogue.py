@@ -22,11 +22,12 @@ from .transaction import Transaction
 from .verbs import AUTH, HELO, IDLE, TLS, TRANSACTION, VERBS, missing
 from .wire import Wire
 
-# Our replies to what is no SMTP, or not its turn (--max-errors). What a handler says of its mail never counts.
+# Our replies to what is no SMTP, or not its turn (--max-errors). What a handler says of its mail never counts, nor what
+# a client has sent ahead (RFC 2920) and a refusal before it has made wrong.
 _BAD_COMMANDS = frozenset(
     id(answer) for answer in vars(reply).values()
     if isinstance(answer, Reply) and answer.code in (500, 501, 502, 503, 504, 530, 535, 538, 555)
-)  # fmt: skip
+) - {id(reply.RECIPIENT_FIRST)}  # fmt: skip
 _LINE_OCTETS = command.AUTH_LINE_OCTETS  # the longest of any verb; each has its own limit
 _FREE_REFUSALS = 3  # that are not delayed by error_delay
 
@@ -36,7 +37,7 @@ class Dialogue:
 
     __slots__ = (
         "_errors", "_idle", "_needs", "_refusals", "_refused_recipients", "_transactions", "auth_failures", "handler",
-        "hooks", "journal", "limits", "quit", "refused", "rules", "session", "transaction", "wire", "xclient",
+        "hooks", "journal", "limits", "mail_refused", "quit", "refused", "rules", "session", "transaction", "wire", "xclient",
         "xforward",
     )  # fmt: skip
 
@@ -52,6 +53,7 @@ class Dialogue:
         self.handler: Any = None
         self.transaction: Transaction | None = None
         self.xclient = self.xforward = False  # whether this client is trusted to use them
+        self.mail_refused = False  # the last MAIL, so that what follows it has no transaction
         self.quit = False  # the client has said goodbye
         self.refused = False  # by the handler's connect: only QUIT is left
         unasked = (0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH)
@@ -207,21 +209,23 @@ class Dialogue:
         """Write a reply; end the session with 421 where it says so, or after too many bad commands."""
         if answer.code == 421:
             self.end(answer)
-        if id(answer) in _BAD_COMMANDS:
+        if id(answer) in _BAD_COMMANDS and not (answer is reply.MAIL_FIRST and self.mail_refused):
             self._errors += 1
             if 0 < self.rules.max_errors < self._errors:
                 self.journal.ended(self.session, "too many errors")
                 self.end(reply.TOO_MANY_ERRORS)
         self._refuse(answer)
 
-    def refuse_recipient(self, answer: Reply) -> None:
+    def refuse_recipient(self, answer: Reply, argument: str) -> None:
         """Write the refusal of a recipient: no bad command, but who guesses at addresses hears many of them."""
         if answer.code == 421:
             self.end(answer)
         if answer.code >= 500:
             self._refused_recipients += 1
-            if 0 < self.rules.max_refused_recipients < self._refused_recipients:
-                self.journal.ended(self.session, "max_refused_recipients reached")
+            most = self.rules.max_refused_recipients
+            if 0 < most < self._refused_recipients:
+                said = argument.partition(":")[2].strip()
+                self.journal.ended(self.session, f"max_refused_recipients reached: {most}, the last {said:.100}")
                 self.end(reply.TOO_MANY_REFUSED)
         self._refuse(answer)
 
@@ -292,6 +296,7 @@ class Dialogue:
 
     def begin(self, sender: str, params: dict[str, Any]) -> Transaction:
         self._transactions += 1
+        self.mail_refused = False
         self.transaction = Transaction(f"{self.session.id}-{self._transactions}", sender, params, monotonic())
         return self.transaction
 

@@ -23,6 +23,7 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
     """RFC 5321 section 4.1.1.2. Spaces behind the colon are forgiven, as they are everywhere."""
     if dialogue.transaction is not None:
         raise Reject(reply.NESTED_MAIL)
+    dialogue.mail_refused = True  # until it is not
     if dialogue.wire.draining:
         raise Reject(reply.SHUTTING_DOWN)
     syntax = dialogue.rules.syntax
@@ -87,7 +88,7 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply | None:
             if not answer.positive:
                 raise Reject(answer)
     except Reject as refusal:
-        dialogue.refuse_recipient(refusal.reply)
+        dialogue.refuse_recipient(refusal.reply, argument)
         return None
     transaction.recipients.append(recipient)
     return answer

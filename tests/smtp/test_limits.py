@@ -394,7 +394,7 @@ def test_the_session_is_left_before_the_client_can_know_that_it_is_over(talk: An
 
 
 def test_trusted_clients_have_rules_without_them() -> None:
-    names = ("max_messages", "max_idle_commands", "error_delay", "greeting_delay", "min_data_rate", *STRESS)
+    names = ("max_messages", "max_idle_commands", "max_refused_recipients", "error_delay", "greeting_delay", "min_data_rate", *STRESS)
     strict = Rules(Hooks.of_class(Mail), max_recipients=7, **dict.fromkeys(names, 5))  # type: ignore[arg-type]
     trusted = strict.for_trusted()
     assert [getattr(trusted, name) for name in names] == [0] * len(names)
