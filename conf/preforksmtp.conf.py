@@ -124,6 +124,10 @@
 # bind. Default: this machine's full name.
 # hostname = None
 
+# Addresses, names in EHLO and parameters to take: 'lenient' is what real clients send, as in the
+# README; 'strict' the grammar and the lengths of RFC 5321 4.1.2 and 4.5.3.1. Per bind.
+# address_syntax = "lenient"
+
 # Largest message in bytes, 32M or 1 GiB (SIZE, RFC 1870); 0 is no limit. Per bind.
 # max_message_size = 33554432
 
@@ -150,7 +154,8 @@
 # Most seconds a whole session may take; 0 is no limit. Per bind.
 # session_timeout = 0
 
-# Bad commands after which a session is ended with 421. Per bind.
+# Bad commands after which a session is ended with 421. Recipients that are refused are none. Per
+# bind.
 # max_errors = 10
 
 # Peers that must send a PROXY protocol header, version 1 or 2, as networks; 'unix' for clients of
@@ -255,6 +260,10 @@
 # Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is
 # no limit. Per bind.
 # max_messages = 0
+
+# Most recipients of one session that are refused for good (5xx to RCPT), as dictionary attacks
+# make them: 421 4.7.0. 0 is no limit. Per bind.
+# max_refused_recipients = 0
 
 # Most commands that bring no message nearer, between two messages: all that are refused,
 # recipients and messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, XCLIENT, XFORWARD, EHLO again,

@@ -186,6 +186,9 @@ SETTINGS = (
     Setting("hostname", (), hostname(), local_hostname, SMTP,
             "The name in the greeting and in Received: a domain or an address literal (RFC 5321 4.1.2).",
             "session", shown="this machine's full name"),
+    Setting("address_syntax", (), choice("lenient", "strict"), "lenient", SMTP,
+            "Addresses, names in EHLO and parameters to take: 'lenient' is what real clients send, as in the README; "
+            "'strict' the grammar and the lengths of RFC 5321 4.1.2 and 4.5.3.1.", "session"),
     Setting("max_message_size", (), size(), 32 * MIB, SMTP,
             "Largest message in bytes, 32M or 1 GiB (SIZE, RFC 1870); 0 is no limit.", "session"),
     Setting("max_recipients", (), integer(1), 1000, SMTP,
@@ -204,7 +207,7 @@ SETTINGS = (
     Setting("session_timeout", (), seconds(zero=True), 0, SMTP,
             "Most seconds a whole session may take; 0 is no limit.", "session"),
     Setting("max_errors", (), integer(1), 10, SMTP,
-            "Bad commands after which a session is ended with 421.", "session"),
+            "Bad commands after which a session is ended with 421. Recipients that are refused are none.", "session"),
     Setting("proxy_protocol", (), cidrs(), (), SMTP,
             "Peers that must send a PROXY protocol header, version 1 or 2, as networks; 'unix' for clients of a unix "
             "socket. Others are served as they are.", "session", shown="nobody"),
@@ -279,6 +282,9 @@ SETTINGS = (
     Setting("max_messages", (), integer(), 0, LIMITS,
             "Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is no limit.",
             "session"),
+    Setting("max_refused_recipients", (), integer(), 0, LIMITS,
+            "Most recipients of one session that are refused for good (5xx to RCPT), as dictionary attacks make them: "
+            "421 4.7.0. 0 is no limit.", "session"),
     Setting("max_idle_commands", (), integer(), 1000, LIMITS,
             "Most commands that bring no message nearer, between two messages: all that are refused, recipients and "
             "messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, XCLIENT, XFORWARD, EHLO again, BDAT 0: 421 4.7.0. "

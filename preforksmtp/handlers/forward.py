@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from preforksmtp import Handler, Message, Reject, Reply, Session
+from preforksmtp import Handler, Message, Reject, Reply, Session, quote_address
 
 from .nexthop import Connection, HopFailed, NextHop, say
 from .outgoing import (
@@ -182,7 +182,7 @@ class Relay(Handler):
             self._single = self.hop.lmtp and not (self.session.lmtp or "PRDR" in params)
             self._accepted = 0
             self._said.clear()
-            return self._say(connection, "MAIL", f"FROM:<{sender}>", *words)
+            return self._say(connection, "MAIL", f"FROM:<{quote_address(sender)}>", *words)
 
     def rcpt(self, recipient: str, params: dict[str, Any]) -> Reply | str | None:
         """Say it there, unless the next hop's replies to the whole message could not be told apart."""
@@ -191,7 +191,7 @@ class Relay(Handler):
                 raise Reject(452, "4.5.3 One recipient at a time, please send the others in further transactions")
             check_address(recipient, connection.keywords)
             words = rcpt_parameters(params, connection.keywords)
-            answer = self._say(connection, "RCPT", f"TO:<{recipient}>", *words)
+            answer = self._say(connection, "RCPT", f"TO:<{quote_address(recipient)}>", *words)
             self._accepted += answer.positive
             return answer
 

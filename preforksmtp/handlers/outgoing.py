@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 BLOCK = 64 * 1024
 MOST_RECEIVED = 100  # RFC 5321 section 6.3
-_LONGEST_ORCPT = 500  # RFC 3461 section 4.2
+_LONGEST_ENVID = 100  # RFC 3461 section 4.4
+_LONGEST_ORCPT = 500  # section 4.2
 
 _NOT_XTEXT = re.compile(r"[^!-*,-<>-~]")
 _NOT_UTF8_XTEXT = re.compile(r"[^!-*,-<>-\[\]-~]")
@@ -50,8 +51,8 @@ def mail_parameters(
     if "DSN" in keywords:  # without it they are dropped (RFC 3461 section 5.2.2), but no "relayed" report is sent
         if "RET" in params:
             words.append(f"RET={params['RET']}")
-        if "ENVID" in params:
-            words.append(f"ENVID={xtext(params['ENVID'])}")
+        if "ENVID" in params and len(envid := xtext(params["ENVID"])) <= _LONGEST_ENVID and params["ENVID"].isascii():
+            words.append(f"ENVID={envid}")
     if "MT-PRIORITY" in params and "MT-PRIORITY" in keywords:
         words.append(f"MT-PRIORITY={params['MT-PRIORITY']}")
     return words
@@ -76,12 +77,17 @@ def check_address(address: str, keywords: Mapping[str, str]) -> None:
 
 def xtext(text: str) -> str:
     """RFC 3461 section 4."""
-    return _NOT_XTEXT.sub(lambda found: f"+{ord(found[0]):02X}", text)
+    return _NOT_XTEXT.sub(lambda found: "".join(f"+{octet:02X}" for octet in found[0].encode()), text)
 
 
 def original_recipient(value: str) -> str:
-    """The value of ORCPT, `type;address`: RFC 3461 section 4.2; for type utf-8 the ASCII form of RFC 6533 section 3."""
+    """The value of ORCPT, `type;address`: RFC 3461 section 4.2; for type utf-8 the ASCII form of RFC 6533 section 3.
+
+    An address that is not ASCII is of that type, whatever was said.
+    """
     kind, _, address = value.partition(";")
+    if kind.lower() == "rfc822" and not address.isascii():
+        kind = "utf-8"
     if kind.lower() == "utf-8":
         return f"{kind};" + _NOT_UTF8_XTEXT.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", address)
     return f"{kind};{xtext(address)}"

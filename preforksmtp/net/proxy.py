@@ -157,15 +157,19 @@ def parse_v2(header: bytes) -> Header:
         raise _malformed(header)
     version, command = header[12] >> 4, header[12] & 15
     family, transport = header[13] >> 4, header[13] & 15
-    if version != 2 or command > 1 or family > 3 or transport > 2:
+    if version != 2 or command > 1:
         raise _malformed(header)  # section 2.2: "must be rejected as invalid by receivers"
-    octets, size = _FAMILIES.get(family, (0, 0))
-    if command == 0:  # LOCAL: the rest is to be skipped, whatever it says
+    if command == 0:  # LOCAL: the rest is to be skipped, the family too, whatever it says
         return NOT_PROXIED
+    if family > 3 or transport > 2:
+        raise _malformed(header)
+    if not family:  # AF_UNSPEC: how many octets are an address nobody knows, so nothing behind them is found
+        return NOT_PROXIED
+    octets, size = _FAMILIES[family]
     if len(header) < 16 + size:
         raise ProxyError("PROXY header too short for its addresses")
     _check_tlvs(header, 16 + size)
-    if not family or transport != _STREAM:
+    if transport != _STREAM:
         return NOT_PROXIED
     block = header[16 : 16 + size]
     if family == 3:

@@ -1,6 +1,7 @@
 """Addresses: the paths, mailboxes, domains and address literals of RFC 5321 section 4.1.2 (and RFC 6531).
 
-Pure grammar: text in, value out or Reject. What the grammar does not allow is refused, never repaired.
+Pure grammar: text in, value out, None or Reject. What the grammar does not allow is refused, never repaired; what real
+clients send besides is in smtp/lenient.py.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from functools import lru_cache
 
 from . import reply
-from .reply import Reject
+from .reply import Reject, Reply
 
 # RFC 6531 3.3: UTF-8 in atoms and labels, but no C1 control characters. All by what they exclude: a set that reaches to
 # U+10FFFF takes re.compile 3 ms, there are many in a path, and every start of the server would wait for them.
@@ -24,6 +25,7 @@ _LITERAL = r"\[[!-Z^-~]+\]"
 _ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"  # RFC 5321 appendix C: accepted, ignored
 
 _PATH = re.compile(rf"<(?:{_ROUTE})?((?P<local>{_DOT_STRING}|{_QUOTED_STRING})@(?P<domain>{_DOMAIN}|{_LITERAL}))>")
+_IS_DOT_STRING = re.compile(_DOT_STRING)
 _IS_DOMAIN = re.compile(_DOMAIN)
 # What clients call themselves in EHLO: also underscores and a final dot, which real hosts have.
 _IS_HELO = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -33,53 +35,80 @@ LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 DOMAIN_OCTETS = 255  # RFC 5321 4.5.3.1.2
 PATH_OCTETS = 256  # RFC 5321 4.5.3.1.3, with its punctuation
 
-_REMEMBERED = 1024  # paths: addresses come again, and matching one is the dearest part of MAIL and RCPT
+REMEMBERED = 1024  # paths: addresses come again, and matching one is the dearest part of MAIL and RCPT
+
+Path = tuple[str, int]  # a mailbox, and where its path ends
 
 
-def parse_reverse_path(text: str) -> tuple[str, int]:
-    """`<>` or a path at the start of `text`: the sender ("" for null) and where the path ends."""
+@lru_cache(REMEMBERED)
+def read_reverse_path(text: str) -> Path | None:
+    """`<>` or a path at the start of `text`: the sender, "" for null; None where there is none.
+
+    Raises Reject for one that is too long.
+    """
     if text.startswith("<>"):
         return "", 2
-    return _parse_path(text, reply.BAD_SENDER)
+    return match_path(text, reply.SENDER_TOO_LONG)
 
 
-def parse_forward_path(text: str) -> tuple[str, int]:
-    """A path or `<Postmaster>` (RFC 5321 section 4.5.1) at the start of `text`: the recipient and where it ends."""
+@lru_cache(REMEMBERED)
+def read_forward_path(text: str) -> Path | None:
+    """A path or `<Postmaster>` (RFC 5321 section 4.5.1) at the start of `text`: the recipient.
+
+    None where there is none; raises Reject for one that is too long.
+    """
     if text[:12].lower() == "<postmaster>":
         return text[1:11], 12
-    return _parse_path(text, reply.BAD_RECIPIENT)
+    return match_path(text, reply.RECIPIENT_TOO_LONG)
 
 
-def _parse_path(text: str, fault: reply.Reply) -> tuple[str, int]:
-    end = text.find("> ") + 1  # parameters follow, unless that stands in a quoted string
-    path = (_read_path(text[:end]) or _read_path(text)) if end else _read_path(text)
-    if path is None:
-        raise Reject(fault)
-    return path
-
-
-@lru_cache(_REMEMBERED)
-def _read_path(text: str) -> tuple[str, int] | None:
-    """The mailbox of the path at the start of `text`, and where the path ends; None if there is none."""
+def match_path(text: str, too_long: Reply | None) -> Path | None:
+    """The path at the start of `text`; where its length matters, Reject with `too_long`."""
     found = _PATH.match(text)
     if found is None:
         return None
     mailbox, local, domain = found.groups()
-    if found.end() > LOCAL_PART_OCTETS or not mailbox.isascii():  # shorter paths cannot break a limit
-        _check_lengths(local, domain, text[: found.end()])
+    # Shorter paths cannot break a limit.
+    if too_long is not None and (found.end() > LOCAL_PART_OCTETS or not mailbox.isascii()):
+        _check_lengths(local, domain, text[: found.end()], too_long)
     if domain[0] == "[" and not is_address_literal(domain):
         return None
     return mailbox, found.end()
 
 
-def _check_lengths(local: str, domain: str, path: str) -> None:
+def _check_lengths(local: str, domain: str, path: str, too_long: Reply) -> None:
     if (
         len(local.encode()) > LOCAL_PART_OCTETS
         or len(domain.encode()) > DOMAIN_OCTETS
         or len(path.encode()) > PATH_OCTETS
         or any(len(label) > 63 for label in domain.split(".") if domain[0] != "[")
     ):
-        raise Reject(reply.PATH_TOO_LONG)
+        raise Reject(too_long)
+
+
+def quote_address(mailbox: str) -> str:
+    """A sender or recipient, as handlers get it, in the form that RFC 5321 has for it: `a..b@x` is `"a..b"@x`.
+
+    What has no such form (no domain, an underscore in it, more octets than section 4.5.3.1 allows) stays as it is.
+    """
+    local, at, domain = split_mailbox(mailbox)
+    if not local or local.startswith('"') or _IS_DOT_STRING.fullmatch(local):
+        return mailbox
+    return f'"{local}"{at}{domain}'  # atoms and dots only: nothing in it needs a backslash
+
+
+def split_mailbox(mailbox: str) -> tuple[str, str, str]:
+    """Local part, "@", domain; the last two are "" where there is no domain."""
+    local, at, domain = mailbox.rpartition("@")
+    return (local, at, domain) if at and not domain.endswith('"') else (mailbox, "", "")
+
+
+def is_mailbox(text: str) -> bool:
+    """Whether `text` is a mailbox of RFC 5321 in all respects, its lengths included."""
+    try:
+        return match_path(f"<{text}>", reply.RECIPIENT_TOO_LONG) == (text, len(text) + 2)
+    except Reject:
+        return False
 
 
 def is_domain(text: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import reply
-from .address import is_helo_name
 from .body import BodyFault
 from .reply import Reject, Reply
 from .wire import Input
@@ -127,7 +126,8 @@ class ChunkReader:
     def _gives_up(self, name: str, argument: str) -> bool:
         """Whether a command ends the message. One that is sure to be refused does not; it is run, and refused."""
         if name in ("EHLO", "HELO", "LHLO"):
-            return self._dialogue.session.lmtp == (name == "LHLO") and is_helo_name(argument.strip())
+            said, dialogue = argument.strip(), self._dialogue
+            return dialogue.session.lmtp == (name == "LHLO") and bool(said) and dialogue.rules.syntax.is_helo(said)
         if name == "STARTTLS" and name not in self._dialogue.offer().keywords:
             return False
         return name in _ABANDON and not argument.strip()

@@ -23,8 +23,12 @@ from .transaction import Transaction
 from .verbs import AUTH, HELO, IDLE, TLS, TRANSACTION, VERBS, missing
 from .wire import Input, Wire
 
-# The replies that count as a bad command (--max-errors): the client's doing, whatever a handler thinks of its mail.
-_BAD_COMMAND = frozenset((500, 501, 502, 503, 504, 530, 535, 538, 555))
+# Our replies to what is no SMTP, or not its turn (--max-errors). What a handler says of its mail never counts, nor what
+# a client has sent ahead (RFC 2920) and a refusal before it has made wrong.
+_BAD_COMMANDS = frozenset(
+    id(answer) for answer in vars(reply).values()
+    if isinstance(answer, Reply) and answer.code in (500, 501, 502, 503, 504, 530, 535, 538, 555)
+) - {id(reply.RECIPIENT_FIRST)}  # fmt: skip
 _LINE_OCTETS = command.AUTH_LINE_OCTETS  # the longest of any verb; each has its own limit
 _FREE_REFUSALS = 3  # that are not delayed by error_delay
 
@@ -33,8 +37,9 @@ class Dialogue:
     """One session from greeting to goodbye. `run` returns when it is over; the caller closes the connection."""
 
     __slots__ = (
-        "_errors", "_idle", "_needs", "_refusals", "_transactions", "auth_failures", "handler", "hooks", "journal",
-        "limits", "quit", "refused", "rules", "session", "transaction", "wire", "xclient", "xforward",
+        "_errors", "_idle", "_needs", "_refusals", "_refused_recipients", "_transactions", "auth_failures", "handler",
+        "hooks", "journal", "limits", "mail_refused", "quit", "refused", "rules", "session", "transaction", "wire",
+        "xclient", "xforward",
     )  # fmt: skip
 
     BEFORE_CHUNK = TLS | HELO | TRANSACTION
@@ -49,6 +54,7 @@ class Dialogue:
         self.handler: Any = None
         self.transaction: Transaction | None = None
         self.xclient = self.xforward = False  # whether this client is trusted to use them
+        self.mail_refused = False  # the last MAIL, so that what follows it has no transaction
         self.quit = False  # the client has said goodbye
         self.refused = False  # by the handler's connect: only QUIT is left
         unasked = (0 if rules.require_tls else TLS) | (0 if rules.require_auth else AUTH)
@@ -58,6 +64,7 @@ class Dialogue:
         self._errors = 0  # these three since the last message
         self._refusals = 0
         self._idle = 0
+        self._refused_recipients = 0  # in the session
 
     def run(self) -> None:
         """Serve the session to its end. Raises EOFError or OSError where the connection failed."""
@@ -129,7 +136,7 @@ class Dialogue:
     def _serve(self) -> None:
         """Command by command, until Ended or a fault of the connection is raised."""
         wire, needed = self.wire, self._needs
-        read_line, write, decode, find = wire.read_line, wire.write, command.decode, VERBS.get
+        read_line, write, decode, find = wire.read_line, wire.write, self.rules.syntax.decode, VERBS.get
         needs = 0  # of what is no command at all: those of the one before, it matters little (max_errors)
         while True:
             try:
@@ -160,7 +167,7 @@ class Dialogue:
             try:
                 if line is None:
                     raise Reject(reply.LINE_TOO_LONG)
-                name, _, argument = command.decode(line).partition(" ")
+                name, _, argument = self.rules.syntax.decode(line).partition(" ")
                 return command.verb(name), argument, line
             except Reject as refusal:
                 self.answer(refusal.reply)
@@ -171,7 +178,7 @@ class Dialogue:
         try:
             verb = VERBS.get(name)
             if verb is None or len(line) > verb.octets:
-                verb = self._exceptional(name, line, command.decode(line))
+                verb = self._exceptional(name, line, self.rules.syntax.decode(line))
             if name not in allowed:
                 raise Reject(reply.CHUNKS_OPEN)
             needs = verb.needs & self._needs
@@ -207,11 +214,28 @@ class Dialogue:
             self.end(answer)
         if answer.code >= 400 and not needs & IDLE:  # or it has been counted
             self.idle()
-        if answer.code in _BAD_COMMAND:
+        if id(answer) in _BAD_COMMANDS and not (answer is reply.MAIL_FIRST and self.mail_refused):
             self._errors += 1
             if 0 < self.rules.max_errors < self._errors:
                 self.journal.ended(self.session, "too many errors")
                 self.end(reply.TOO_MANY_ERRORS)
+        self._refuse(answer)
+
+    def refuse_recipient(self, answer: Reply, argument: str) -> None:
+        """Write the refusal of a recipient: no bad command, but who guesses at addresses hears many of them."""
+        if answer.code == 421:
+            self.end(answer)
+        self.idle()
+        if answer.code >= 500:
+            self._refused_recipients += 1
+            most = self.rules.max_refused_recipients
+            if 0 < most < self._refused_recipients:
+                said = argument.partition(":")[2].strip()
+                self.journal.ended(self.session, f"max_refused_recipients reached: {most}, the last {said:.100}")
+                self.end(reply.TOO_MANY_REFUSED)
+        self._refuse(answer)
+
+    def _refuse(self, answer: Reply) -> None:
         if answer.code >= 400 and self.rules.error_delay:
             self._refusals += 1
             if self._refusals > _FREE_REFUSALS:
@@ -286,6 +310,7 @@ class Dialogue:
 
     def begin(self, sender: str, params: dict[str, Any]) -> Transaction:
         self._transactions += 1
+        self.mail_refused = False
         self.transaction = Transaction(f"{self.session.id}-{self._transactions}", sender, params, monotonic())
         return self.transaction
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from . import reply
-from .address import parse_forward_path, parse_reverse_path
+from .address import Path, split_mailbox
 from .body import DataReader
 from .chunks import ChunkReader, drop_chunk, parse_chunk
-from .command import parse_parameters
 from .delivery import receive
 from .parameters import check_declared, read_parameters
 from .reply import Reject, Reply
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
 
 
 def mail(dialogue: Dialogue, argument: str) -> Reply:
-    """RFC 5321 section 4.1.1.2. A space behind the colon is forgiven, as it is everywhere."""
+    """RFC 5321 section 4.1.1.2. Spaces behind the colon are forgiven, as they are everywhere."""
     if dialogue.transaction is not None:
         raise Reject(reply.NESTED_MAIL)
+    dialogue.mail_refused = True  # until it is not
     if dialogue.wire.draining:
         raise Reject(reply.SHUTTING_DOWN)
-    if argument[:5].upper() != "FROM:":
+    syntax = dialogue.rules.syntax
+    text = argument[5:] if argument[:5].upper() == "FROM:" else syntax.find_path(argument, "FROM")
+    if text is None:
         raise Reject(reply.MAIL_SYNTAX)
-    path = argument[5:].strip(" ")
-    sender, end = parse_reverse_path(path)
+    text = text.strip()
+    end = text.find("> ") + 1  # parameters follow, unless that stands in a quoted string
+    sender, end = syntax.read_sender(text[:end] if end else text) or _read(syntax.read_sender, text, reply.BAD_SENDER)
     params = {}
-    if end < len(path):
-        params = read_parameters(parse_parameters(path[end:]), dialogue.offer().mail_parameters)
+    if end < len(text):
+        params = read_parameters(syntax.parse_parameters(text[end:]), dialogue.offer().mail_parameters)
         limit = dialogue.rules.max_message_size
         if limit and params.get("SIZE", 0) > limit:
             raise Reject(reply.TOO_LARGE)
@@ -39,7 +43,7 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
         if dialogue.session.user is None and "AUTH" in params:
             params["AUTH"] = ""  # RFC 4954 section 5: of a client that nobody vouches for, as if it were <>
     if not argument.isascii() and "SMTPUTF8" not in params:
-        raise Reject(reply.UTF8_NOT_REQUESTED)
+        _require_ascii(dialogue, sender, params)
     if dialogue.limits is not None or dialogue.rules.max_messages:
         dialogue.admit_message()
     if dialogue.hooks.mail:
@@ -52,34 +56,64 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
     return reply.SENDER_OK
 
 
-def rcpt(dialogue: Dialogue, argument: str) -> Reply:
+def rcpt(dialogue: Dialogue, argument: str) -> Reply | None:
     """RFC 5321 section 4.1.1.3."""
     transaction = _open_transaction(dialogue)
-    if argument[:3].upper() != "TO:":
+    syntax = dialogue.rules.syntax
+    text = argument[3:] if argument[:3].upper() == "TO:" else syntax.find_path(argument, "TO")
+    if text is None:
         raise Reject(reply.RCPT_SYNTAX)
-    path = argument[3:].strip(" ")
-    mailbox, end = parse_forward_path(path)
-    params = {}
-    if end < len(path):
-        params = read_parameters(parse_parameters(path[end:]), dialogue.offer().rcpt_parameters)
-    if not argument.isascii() and "SMTPUTF8" not in transaction.params:
-        raise Reject(reply.UTF8_NOT_REQUESTED)
-    if 0 < dialogue.rules.max_recipients <= len(transaction.recipients):
-        raise Reject(reply.TOO_MANY_RECIPIENTS)
-    if dialogue.rules.max_recipient_domains:
-        domains = {mail.rpartition("@")[2].lower() for mail in (*transaction.recipients, mailbox)}
-        if len(domains) > dialogue.rules.max_recipient_domains:
-            raise Reject(reply.TOO_MANY_DOMAINS)
-    if dialogue.limits is not None:
-        dialogue.limits.recipient()
-    recipient = Recipient(mailbox, params)
-    answer = reply.RECIPIENT_OK
-    if dialogue.hooks.rcpt:
-        answer = dialogue.ask("rcpt", answer, dialogue.handler.rcpt, recipient, params)
-        if not answer.positive:
-            return answer
+    try:
+        text = text.strip()
+        end = text.find("> ") + 1
+        mailbox, end = syntax.read_recipient(text[:end] if end else text) or _read(
+            syntax.read_recipient, text, reply.BAD_RECIPIENT
+        )
+        params = {}
+        if end < len(text):
+            params = read_parameters(syntax.parse_parameters(text[end:]), dialogue.offer().rcpt_parameters)
+        if not argument.isascii() and "SMTPUTF8" not in transaction.params:
+            _require_ascii(dialogue, mailbox, params)
+        if 0 < dialogue.rules.max_recipients <= len(transaction.recipients):
+            raise Reject(reply.TOO_MANY_RECIPIENTS)
+        if dialogue.rules.max_recipient_domains:
+            _check_domains(dialogue, transaction, mailbox)
+        if dialogue.limits is not None:
+            dialogue.limits.recipient()
+        recipient = Recipient(mailbox, params)
+        answer = reply.RECIPIENT_OK
+        if dialogue.hooks.rcpt:
+            answer = dialogue.ask("rcpt", answer, dialogue.handler.rcpt, recipient, params)
+            if not answer.positive:
+                raise Reject(answer)
+    except Reject as refusal:
+        dialogue.refuse_recipient(refusal.reply, argument)
+        return None
     transaction.recipients.append(recipient)
     return answer
+
+
+def _read(read: Callable[[str], Path | None], text: str, fault: Reply) -> Path:
+    """Once more, for what looked like the end of the path may stand in a quoted string."""
+    path = read(text)
+    if path is None:
+        raise Reject(fault)
+    return path
+
+
+def _require_ascii(dialogue: Dialogue, mailbox: str, params: dict[str, Any]) -> None:
+    """Of a command that is not ASCII, without SMTPUTF8 (RFC 6531 section 3.5)."""
+    if not mailbox.isascii() or not dialogue.rules.syntax.forgives:
+        raise Reject(reply.UTF8_NOT_REQUESTED)
+    for name, value in tuple(params.items()):
+        if isinstance(value, str) and not value.isascii():
+            del params[name]
+
+
+def _check_domains(dialogue: Dialogue, transaction: Transaction, mailbox: str) -> None:
+    domains = {split_mailbox(address)[2].lower() for address in (*transaction.recipients, mailbox)}
+    if len(domains) > dialogue.rules.max_recipient_domains:
+        raise Reject(reply.TOO_MANY_DOMAINS)
 
 
 def data(dialogue: Dialogue, argument: str) -> None:

@@ -1,6 +1,7 @@
 """The parameters that extensions add to MAIL and RCPT: a table of rows, each with the function that reads the value.
 
-Text in, the value handlers see out, or Reject: malformed 501, unknown or not offered to this session 555.
+Text in, the value handlers see out, or Reject: malformed 501, unknown or not offered to this session 555. What is only
+of use to reports (RFC 3461), or is believed of few (AUTH), has a lenient reader too: mail is not lost over it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from typing import Any, NamedTuple
 
 from . import reply
 from .reply import Reject
+from .xtext import decode_lenient_xtext, decode_xtext
+
+Reader = Callable[[str | None], Any]
+Parameters = Mapping[str, Reader]
 
 
 class Parameter(NamedTuple):
     extension: str  # the EHLO keyword that must be offered; "" = accepted from everybody
-    read: Callable[[str | None], Any]
+    read: Reader
+    lenient: Reader | None = None  # of address_syntax=lenient; it may return DROPPED, and never refuses
 
 
-Parameters = Mapping[str, Callable[[str | None], Any]]
+DROPPED = object()  # as if the parameter had not been given
 
 
 def read_parameters(given: Mapping[str, str | None], known: Parameters) -> dict[str, Any]:
@@ -29,7 +35,9 @@ def read_parameters(given: Mapping[str, str | None], known: Parameters) -> dict[
         read = known.get(keyword)
         if read is None:
             raise Reject(reply.UNKNOWN_PARAMETER)
-        values[keyword] = read(text)
+        value = read(text)
+        if value is not DROPPED:
+            values[keyword] = value
     if "HOLDFOR" in values and "HOLDUNTIL" in values:  # RFC 4865 section 5
         raise Reject(reply.BAD_PARAMETER)
     return values
@@ -62,31 +70,38 @@ def _flag(value: str | None) -> bool:
     return True
 
 
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
-_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
-
-
-def decode_xtext(value: str | None) -> str:
-    """xtext (RFC 3461 section 4) decoded; control characters, which could forge lines later, are refused."""
-    if not value or _XTEXT.fullmatch(value) is None:
-        raise Reject(reply.BAD_PARAMETER)
-    if "+" not in value:
-        return value
-    text = _HEXCHAR.sub(lambda found: chr(int(found[1], 16)), value)
-    if not text.isascii() or not text.isprintable():
+def _xtext(value: str | None) -> str:
+    text = decode_xtext(value or "")
+    if text is None:
         raise Reject(reply.BAD_PARAMETER)
     return text
 
 
 def _submitter(value: str | None) -> str:
     """AUTH= (RFC 4954 section 5): who submitted it first, "" for `<>`."""
-    text = decode_xtext(value)
+    text = _xtext(value)
     return "" if text == "<>" else text
+
+
+def _lenient_submitter(value: str | None) -> str:
+    """What cannot be read counts as `<>`."""
+    text = decode_lenient_xtext(value or "")
+    return "" if text is None or not text.isascii() or text == "<>" else text
 
 
 def _envid(value: str | None) -> str:
     """RFC 3461 section 4.4: up to 100 characters as sent."""
-    return decode_xtext(_need(value, len(value or "") <= 100))
+    return _xtext(_need(value, len(value or "") <= 100))
+
+
+def _lenient_envid(value: str | None) -> Any:
+    """As text where it is no xtext."""
+    return decode_lenient_xtext(value or "") or value or DROPPED
+
+
+def _lenient_return(value: str | None) -> Any:
+    word = (value or "").upper()
+    return word if word in ("FULL", "HDRS") else DROPPED
 
 
 def _notify(value: str | None) -> tuple[str, ...]:
@@ -97,8 +112,16 @@ def _notify(value: str | None) -> tuple[str, ...]:
     return words
 
 
+def _lenient_notify(value: str | None) -> Any:
+    """The words that there are; of a NEVER that is not alone nobody knows what was meant."""
+    words = (value or "").upper().split(",")
+    known = tuple(dict.fromkeys(word for word in words if word in ("NEVER", "SUCCESS", "FAILURE", "DELAY")))
+    return known if known and ("NEVER" not in known or len(known) == 1) else DROPPED
+
+
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _UTF8_XTEXT = re.compile(r"(?:[^\x00-\x20+=\\\x7f-\xa0]|\\x\{[0-9A-F]{2,6}\}|\+[0-9A-F]{2})+")
+_LENIENT_ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}|((?:\+[0-9A-Fa-f]{2})+)")
 _ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}|\+([0-9A-F]{2})")
 
 
@@ -108,20 +131,42 @@ def _orcpt(value: str | None) -> str:
     if not semicolon or _ADDRESS_TYPE.fullmatch(kind) is None:
         raise Reject(reply.BAD_PARAMETER)
     if kind.lower() == "utf-8":
-        return f"{kind};{_decode_unicode(address)}"
-    return f"{kind};{decode_xtext(address)}"
+        text = _decode_unicode(address)
+        if text is None:
+            raise Reject(reply.BAD_PARAMETER)
+        return f"{kind};{text}"
+    return f"{kind};{_xtext(address)}"
 
 
-def _decode_unicode(address: str) -> str:
+def _lenient_orcpt(value: str | None) -> Any:
+    """As text where it is no xtext. Postfix writes UTF-8 with the type rfc822 (RFC 6533 section 3 wants utf-8)."""
+    kind, _, address = (value or "").partition(";")
+    if not address or _ADDRESS_TYPE.fullmatch(kind) is None:
+        return DROPPED
+    text = _decode_lenient_unicode(address) if kind.lower() == "utf-8" else decode_lenient_xtext(address)
+    return f"{kind};{text or address}"
+
+
+def _decode_unicode(address: str) -> str | None:
     if _UTF8_XTEXT.fullmatch(address) is None:
-        raise Reject(reply.BAD_PARAMETER)
+        return None
     try:
         text = _ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), address)  # once: \x{2B} is a plus sign
     except ValueError:  # beyond U+10FFFF
-        raise Reject(reply.BAD_PARAMETER) from None
-    if not text.isprintable():
-        raise Reject(reply.BAD_PARAMETER)
-    return text
+        return None
+    return text if text.isprintable() else None
+
+
+def _decode_lenient_unicode(address: str) -> str | None:
+    try:
+        text = _LENIENT_ESCAPED.sub(_unescape, address)
+    except ValueError:  # beyond U+10FFFF, or octets that are no UTF-8
+        return None
+    return text if text.isprintable() else None
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else bytes.fromhex(found[2].replace("+", "")).decode()
 
 
 def _priority(value: str | None) -> int:
@@ -197,9 +242,9 @@ MAIL_PARAMETERS = {
     "SIZE": Parameter("SIZE", _size),
     "BODY": Parameter("8BITMIME", _one_of("7BIT", "8BITMIME", "BINARYMIME")),
     "SMTPUTF8": Parameter("SMTPUTF8", _flag),
-    "AUTH": Parameter("", _submitter),  # even clients that were offered no AUTH send AUTH=<>
-    "RET": Parameter("DSN", _one_of("FULL", "HDRS")),
-    "ENVID": Parameter("DSN", _envid),
+    "AUTH": Parameter("", _submitter, _lenient_submitter),  # even clients that were offered no AUTH send AUTH=<>
+    "RET": Parameter("DSN", _one_of("FULL", "HDRS"), _lenient_return),
+    "ENVID": Parameter("DSN", _envid, _lenient_envid),
     "REQUIRETLS": Parameter("REQUIRETLS", _flag),
     "MT-PRIORITY": Parameter("MT-PRIORITY", _priority),
     "BY": Parameter("DELIVERBY", _deliver_by),
@@ -208,7 +253,10 @@ MAIL_PARAMETERS = {
     "PRDR": Parameter("PRDR", _flag),
 }
 RCPT_PARAMETERS = {
-    "NOTIFY": Parameter("DSN", _notify),
-    "ORCPT": Parameter("DSN", _orcpt),
+    "NOTIFY": Parameter("DSN", _notify, _lenient_notify),
+    "ORCPT": Parameter("DSN", _orcpt, _lenient_orcpt),
     "RRVS": Parameter("RRVS", _valid_since),
 }
+FORGIVEN = frozenset(
+    name for table in (MAIL_PARAMETERS, RCPT_PARAMETERS) for name, row in table.items() if row.lenient is not None
+)

@@ -15,6 +15,7 @@ from .pace import Meter, Pace
 from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from .reply import Reply
 from .sasl import MECHANISMS
+from .syntax import SYNTAXES, Syntax
 from .wire import Input, Wire
 
 # The channel bindings that clients look for: whoever is offered -PLUS and finds neither gives up, for a server that
@@ -29,11 +30,13 @@ class Rules:
     hooks: Hooks
     hostname: str = "localhost"
     lmtp: bool = False
+    address_syntax: str = "lenient"  # or "strict"
     max_message_size: int = 33554432
     max_recipients: int = 1000
     max_recipient_domains: int = 0  # of one message
     max_messages: int = 0  # in one session
     max_errors: int = 10
+    max_refused_recipients: int = 0  # in one session
     max_idle_commands: int = 1000  # that bring no message nearer, between two messages
     error_delay: float = 0.0
     greeting_delay: float = 0.0
@@ -60,6 +63,7 @@ class Rules:
     spool_threshold: int = 1048576
     spool_dir: str | None = None
 
+    syntax: Syntax = field(init=False)
     greeting: Reply = field(init=False)
     helo: Reply = field(init=False)
     mechanisms: tuple[str, ...] = field(init=False)
@@ -67,6 +71,7 @@ class Rules:
     _offers: dict[Standing, Offer] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.syntax = SYNTAXES[self.address_syntax]
         self.greeting = Reply(220, f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'} preforksmtp", bare=True)
         self.helo = Reply(250, self.hostname, bare=True)
         wanted = [name.upper() for name in self.auth_mechanisms] or self.hooks.mechanisms  # in the order given
@@ -86,6 +91,7 @@ class Rules:
             self,
             max_messages=0,
             max_idle_commands=0,
+            max_refused_recipients=0,
             error_delay=0.0,
             greeting_delay=0.0,
             min_data_rate=0,
@@ -131,8 +137,8 @@ class Offer:
         self.keywords = keywords = offered(rules, standing)
         self.mechanisms = rules.offered_mechanisms(standing)
         self._reply = None if "FUTURERELEASE" in keywords else self._encode(keywords)
-        self.mail_parameters = _known(MAIL_PARAMETERS, keywords)
-        self.rcpt_parameters = _known(RCPT_PARAMETERS, keywords)
+        self.mail_parameters = self._known(MAIL_PARAMETERS)
+        self.rcpt_parameters = self._known(RCPT_PARAMETERS)
 
     @property
     def ehlo(self) -> Reply:
@@ -143,6 +149,6 @@ class Offer:
         lines = [f"{keyword} {value}".rstrip() for keyword, value in keywords.items()]
         return Reply(250, [self._rules.hostname, *lines], bare=True)
 
-
-def _known(table: dict[str, Parameter], keywords: dict[str, str]) -> Parameters:
-    return {name: row.read for name, row in table.items() if not row.extension or row.extension in keywords}
+    def _known(self, table: dict[str, Parameter]) -> Parameters:
+        choose = self._rules.syntax.choose_reader
+        return {name: choose(row) for name, row in table.items() if not row.extension or row.extension in self.keywords}

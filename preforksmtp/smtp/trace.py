@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from .address import is_address_literal, is_domain, is_mailbox, quote_address
 
 if TYPE_CHECKING:
     from .transaction import Message
+
+_UNSAFE = re.compile(r"[^!#$%&'*+\-./0-9:=?A-Z\[\]^_`a-z{|}~]")  # blanks too, that no word of it looks like a clause
+_SAID_CHARACTERS = 255
+_SEPARATOR = re.compile(r"[ ()<>,;\\]")  # legal in a quoted local part, and a trap for readers of trace fields
+_LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-F:.]+\]", re.IGNORECASE)  # of IP addresses; others have any punctuation
 
 _IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 
@@ -27,8 +35,8 @@ def protocol(*, lmtp: bool, esmtp: bool, utf8: bool, tls: bool, authenticated: b
 def received(message: Message) -> str:
     """The whole field, folded, without its final CRLF."""
     session = message.session
-    host = session.peer.host
-    address = f"[{host}]" if _IPV4.fullmatch(host) else f"[IPv6:{host}]" if ":" in host and session.peer.port else ""
+    host = session.peer.host.partition("%")[0]  # without the scope that a link-local address may have
+    address = f"[{host}]" if _IPV4.fullmatch(host) else f"[IPv6:{host}]" if ":" in host else ""
     client = " ".join(filter(None, (session.reverse_dns, address)))
     how = protocol(
         lmtp=session.lmtp,
@@ -37,16 +45,30 @@ def received(message: Message) -> str:
         tls=session.tls is not None,
         authenticated=session.user is not None,
     )
+    name, said = _introduced(session.helo)
+    if name.startswith("[") and not client:
+        name, said = "unknown", f" (HELO {name})"  # the grammar has no literal alone
     lines = [
-        f"Received: from {session.helo or 'unknown'}{f' ({client})' if client else ''}",
+        f"Received: from {name}{f' ({client})' if client else ''}{said}",
         f"by {session.hostname} (preforksmtp) with {how}",
         f"id {message.id}",
     ]
     if session.tls is not None:
         lines[1] += f" ({session.tls.version} {session.tls.cipher})"
     if len(message.recipients) == 1:  # more would show blind copies to each recipient (RFC 5321 section 7.6)
-        lines[2] += f" for <{message.recipients[0]}>"
+        recipient = quote_address(message.recipients[0])
+        if is_mailbox(recipient) and not _SEPARATOR.search(recipient):
+            lines[2] += f" for <{recipient}>"
     if "MT-PRIORITY" in message.params:
         lines[2] += f" PRIORITY {message.params['MT-PRIORITY']}"  # RFC 6710
     when = format_datetime(datetime.fromtimestamp(message.time).astimezone())
     return "\r\n\t".join(lines) + f";\r\n\t{when}"
+
+
+@lru_cache(256)
+def _introduced(helo: str) -> tuple[str, str]:
+    """The name after "from", and a comment with what the client said where that is no name that may stand there."""
+    name = helo.removesuffix(".")
+    if name.isascii() and (is_domain(name) or (_LITERAL.fullmatch(name) and is_address_literal(name))):
+        return name, ""
+    return "unknown", f" (HELO {_UNSAFE.sub('?', helo[:_SAID_CHARACTERS])})" if helo else ""

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import reply
-from .address import is_helo_name
 from .auth import auth
-from .command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS
+from .command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS, ENVELOPE_LINE_OCTETS
 from .mail import bdat, data, mail, rcpt
 from .reply import Reject, Reply
 from .xclient import xclient, xforward
@@ -74,7 +73,7 @@ def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -
     if lmtp != dialogue.session.lmtp:
         raise Reject(reply.UNRECOGNIZED)
     name = name.strip()
-    if not is_helo_name(name):
+    if not name or not dialogue.rules.syntax.is_helo(name):
         raise Reject(reply.NEEDS_DOMAIN)
     session, before = dialogue.session, dialogue.session.esmtp
     session.esmtp = esmtp  # the hook may ask which of them it was
@@ -168,8 +167,8 @@ VERBS: dict[str, Verb] = {
     "LHLO": Verb(lhlo, 0),
     "STARTTLS": Verb(starttls, NO_ARGUMENT, keyword="STARTTLS"),
     "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS, "AUTH"),
-    "MAIL": Verb(mail, TLS | HELO | AUTH),
-    "RCPT": Verb(rcpt, TLS),  # it looks for the transaction itself, which stands for HELO and AUTH
+    "MAIL": Verb(mail, TLS | HELO | AUTH, ENVELOPE_LINE_OCTETS),
+    "RCPT": Verb(rcpt, TLS, ENVELOPE_LINE_OCTETS),  # it looks for the transaction, which stands for HELO and AUTH
     "DATA": Verb(data, TLS),
     "BDAT": Verb(bdat, 0),  # it says itself what it needs: its chunk must be read in any case
     "RSET": Verb(rset, TLS | NO_ARGUMENT | IDLE),

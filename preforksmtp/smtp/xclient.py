@@ -1,7 +1,8 @@
 """XCLIENT and XFORWARD: a trusted proxy or filter says whom it speaks for (Postfix's XCLIENT_README, XFORWARD_README).
 
 XCLIENT replaces what is known of the client and begins the session anew; XFORWARD is only noted, for logs and handlers.
-Values are xtext, and checked as what they claim to be: a trusted peer may pass on what an untrusted one chose.
+A trusted peer passes on what an untrusted client chose, so each value is checked as what it claims to be, and for
+itself: refused (501) is only what is malformed, for a proxy that is refused may go on as itself, with all its rights.
 """
 
 from __future__ import annotations
@@ -11,81 +12,90 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from . import reply
-from .address import is_domain, is_helo_name
-from .parameters import decode_xtext
+from .address import is_domain
 from .reply import Reject, Reply
 from .session import Endpoint
+from .xtext import decode_octets
 
 if TYPE_CHECKING:
     from .dialogue import Dialogue
+    from .syntax import Syntax
 
+_UNAVAILABLE = ""
 _UNKNOWN = frozenset(("[UNAVAILABLE]", "[TEMPUNAVAIL]"))
 
 
-def _check(condition: bool, value: str) -> str:
-    if not condition:
-        raise Reject(reply.BAD_ATTRIBUTE)
-    return value
-
-
-def _address(value: str) -> str:
-    """192.0.2.1 or IPV6:2001:db8::1, as Endpoint has it."""
+def _address(value: str, syntax: Syntax) -> str:
+    """192.0.2.1 or IPV6:2001:db8::1, as Endpoint has it. Its scope is the proxy's affair, and may be any text."""
     text = value[5:] if value[:5].upper() == "IPV6:" else value
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text.partition("%")[0] if ":" in text else text))
     except ValueError:
         raise Reject(reply.BAD_ATTRIBUTE) from None
 
 
-def _port(value: str) -> str:
-    return _check(value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535, value)
+def _port(value: str, syntax: Syntax) -> str:
+    if not (value.isascii() and value.isdigit() and len(value) <= 5 and int(value) <= 65535):
+        raise Reject(reply.BAD_ATTRIBUTE)
+    return value
 
 
-def _protocol(value: str) -> str:
-    return _check(value.upper() in ("SMTP", "ESMTP"), value.upper())
+def _name(value: str, syntax: Syntax) -> str:
+    name = value.rstrip(".")
+    return name if name.isascii() and is_domain(name) else _UNAVAILABLE
 
 
-def _text(value: str) -> str:
-    return value  # printable ASCII by decode_xtext
+def _helo(value: str, syntax: Syntax) -> str:
+    return value if value and syntax.is_helo(value) else _UNAVAILABLE
 
 
-_Attributes = Mapping[str, Callable[[str], str]]
+def _text(value: str, syntax: Syntax) -> str:
+    return value if value.isprintable() else _UNAVAILABLE
+
+
+def _one_of(*words: str) -> Callable[[str, Syntax], str]:
+    return lambda value, syntax: value.upper() if value.upper() in words else _UNAVAILABLE
+
+
+_Attributes = Mapping[str, Callable[[str, "Syntax"], str]]
 
 _COMMON: _Attributes = {
-    "NAME": lambda value: _check(is_domain(value.rstrip(".")), value.rstrip(".")),
+    "NAME": _name,
     "ADDR": _address,
     "PORT": _port,
-    "PROTO": _protocol,
-    "HELO": lambda value: _check(is_helo_name(value), value),
+    "PROTO": _one_of("SMTP", "ESMTP"),
+    "HELO": _helo,
 }
 XCLIENT_ATTRIBUTES: _Attributes = {**_COMMON, "LOGIN": _text, "DESTADDR": _address, "DESTPORT": _port}
-XFORWARD_ATTRIBUTES: _Attributes = {
-    **_COMMON,
-    "IDENT": _text,
-    "SOURCE": lambda value: _check(value.upper() in ("LOCAL", "REMOTE"), value.upper()),
-}
+XFORWARD_ATTRIBUTES: _Attributes = {**_COMMON, "IDENT": _text, "SOURCE": _one_of("LOCAL", "REMOTE")}
 
 
-def _parse(argument: str, known: _Attributes) -> dict[str, str]:
+def _parse(argument: str, known: _Attributes, syntax: Syntax) -> dict[str, str]:
     """`NAME=value ...`; the value is "" for [UNAVAILABLE] and [TEMPUNAVAIL]."""
     attributes = {}
     for word in argument.split():
-        name, equals, encoded = word.partition("=")
+        name, _, encoded = word.partition("=")
         name = name.upper()
-        if not equals or name not in known:
+        if not encoded or name not in known:
             raise Reject(reply.BAD_ATTRIBUTE)
-        value = "" if encoded.upper() in _UNKNOWN else known[name](decode_xtext(encoded))
-        attributes[name] = value
+        unknown = encoded.upper() in _UNKNOWN
+        attributes[name] = _UNAVAILABLE if unknown else known[name](_decode(encoded), syntax)
     if not attributes:
         raise Reject(reply.BAD_ATTRIBUTE)
     return attributes
+
+
+def _decode(encoded: str) -> str:
+    """xtext, or text as it is: some proxies do not encode it, and a login may have a "+"."""
+    octets = decode_octets(encoded)
+    return encoded if octets is None else octets.decode(errors="replace")
 
 
 def xclient(dialogue: Dialogue, argument: str) -> Reply:
     """Take over what the peer says of its client, and greet that client."""
     if not dialogue.xclient:
         raise Reject(reply.NOT_TRUSTED)
-    given = _parse(argument, XCLIENT_ATTRIBUTES)
+    given = _parse(argument, XCLIENT_ATTRIBUTES, dialogue.rules.syntax)
     session = dialogue.session
     if "ADDR" in given or "PORT" in given:
         host = given.get("ADDR") or session.peer.host
@@ -108,5 +118,6 @@ def xforward(dialogue: Dialogue, argument: str) -> Reply:
     """Note what the peer says of the next message's client."""
     if not dialogue.xforward:
         raise Reject(reply.NOT_TRUSTED)
-    dialogue.session.xforward = dialogue.session.xforward | _parse(argument, XFORWARD_ATTRIBUTES)
+    given = _parse(argument, XFORWARD_ATTRIBUTES, dialogue.rules.syntax)
+    dialogue.session.xforward = dialogue.session.xforward | given
     return reply.OK

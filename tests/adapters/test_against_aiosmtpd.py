@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import importlib.util
 import socket
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +152,45 @@ def test_the_same_calls_and_the_same_replies(adapt):
         with Sessions(adapt(ours, authenticator=check), *arguments) as sessions:
             assert speak(sessions.begin()) == expected
     assert ours.calls == theirs.calls and len(ours.calls) == 24
+
+
+# --- the addresses of its own test-suite
+
+REFUSED_HERE = {"anne@machine(comment).  example"}  # blanks inside an address
+
+
+def rows() -> dict[str, list[str]]:
+    """The lists of its test_smtp.py, read without running it: it needs packages that we do not have."""
+    spec = importlib.util.find_spec("aiosmtpd")
+    assert spec is not None and spec.submodule_search_locations
+    file = Path(spec.submodule_search_locations[0]) / "tests" / "test_smtp.py"
+    found: dict[str, list[str]] = {}
+    for node in ast.walk(ast.parse(file.read_text())) if file.exists() else ():
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(node, ast.Assign) and isinstance(target, ast.Name) and target.id.endswith("_addresses"):
+            found[target.id] = eval(compile(ast.Expression(node.value), str(file), "eval"), dict(found))
+    return found
+
+
+ROWS = rows()
+
+
+@pytest.mark.parametrize("address", ROWS.get("valid_rcptto_addresses", ()), ids=lambda address: address[:50])
+def test_its_valid_addresses_are_taken(adapt, address):
+    handler = Noting()
+    spoken = talk([EHLO, f"MAIL FROM:{address}", "RSET", "MAIL FROM:<a@b>", f"RCPT TO:{address}"], adapt(handler))
+    assert spoken.codes[1::3] == ([501, 501] if address in REFUSED_HERE else [250, 250])
+    if address not in REFUSED_HERE:
+        told = [call[3] for call in handler.calls if call[0] in ("MAIL", "RCPT")]
+        assert told[0] == told[2], "one form for both"
+
+
+@pytest.mark.parametrize("address", ROWS.get("invalid_email_addresses", ()))
+def test_its_invalid_addresses_are_refused(adapt, address):
+    spoken = talk([EHLO, f"MAIL FROM: {address}", f"MAIL FROM: {address} SIZE=1", "MAIL FROM:<a@b>", f"RCPT TO: {address}"],
+                  adapt(Noting()))  # fmt: skip
+    assert spoken.codes == [250, 501, 501, 250, 501]
+
+
+def test_its_rows_are_there():
+    assert not ROWS or (len(ROWS["valid_rcptto_addresses"]) > 40 and len(ROWS["invalid_email_addresses"]) == 2)

@@ -386,6 +386,9 @@ def test_whatever_the_next_hop_says_no_promise_is_made_that_it_did_not_make(seed
         (("8BITMIME",), " BODY=8BITMIME SIZE=5", " BODY=8BITMIME"),
         (("SMTPUTF8",), " SMTPUTF8", " SMTPUTF8"),
         (("DSN",), " RET=FULL ENVID=a+2Bb+3Dc+20d", " RET=FULL ENVID=a+2Bb+3Dc+20d"),
+        (("DSN",), " RET=BODY ENVID=a=b", " ENVID=a+3Db"),
+        (("DSN",), f" ENVID={'x' * 101}", ""),
+        (("DSN",), " ENVID=j+C3+BCrg", ""),
         (("AUTH PLAIN",), " AUTH=e+3Dmc2@example.com", ""),  # we have not logged in
         (("BINARYMIME", "CHUNKING"), " BODY=BINARYMIME", " BODY=BINARYMIME"),
     ],
@@ -403,6 +406,11 @@ def test_parameters_of_mail(keywords: tuple[str, ...], given: str, told: str) ->
         (("DSN",), " NOTIFY=success,DELAY", " NOTIFY=SUCCESS,DELAY"),
         (("DSN",), " ORCPT=rfc822;a+2Bb@example.com", " ORCPT=rfc822;a+2Bb@example.com"),
         (("DSN",), " ORCPT=utf-8;\\x{FC}+2B\\x{5C}b@example.com", " ORCPT=utf-8;\\x{FC}\\x{2B}\\x{5C}b@example.com"),
+        # not as Postfix writes it: RFC 6533 section 3
+        (("DSN",), " ORCPT=rfc822;j+C3+BCrg@example.com", " ORCPT=utf-8;j\\x{FC}rg@example.com"),
+        (("DSN",), " ORCPT=rfc822;a+2bb=c@example.com NOTIFY=DELAY,", " NOTIFY=DELAY ORCPT=rfc822;a+2Bb+3Dc@example.com"),
+        (("DSN",), " ORCPT=x;j+C3+BCrg", " ORCPT=x;j+C3+BCrg"),
+        (("DSN",), f" ORCPT=rfc822;{'x' * 500} NOTIFY=", ""),
     ],
 )
 def test_parameters_of_rcpt(keywords: tuple[str, ...], given: str, told: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.smtp import address, chunks, command, parameters, xclient
+from preforksmtp.smtp import address, chunks, command, parameters, xclient, xtext
 from preforksmtp.smtp.handler import Handler
 from preforksmtp.smtp.reply import Reject
+from preforksmtp.smtp.syntax import SYNTAXES
 from tests.fakes import talk
 
 GRAMMAR = [
@@ -24,6 +25,7 @@ GRAMMAR = [
     b"Subject: x\r\n\r\n..text\r\n.\r\n", b".\r\n", b"BDAT 5\r\nhello", b"BDAT 3 LAST\r\nbye", b"BDAT 0 LAST\r\n",
     b"RSET\r\n", b"NOOP x\r\n", b"VRFY x\r\n", b"EXPN x\r\n", b"HELP\r\n", b"AUTH PLAIN AGIAcw==\r\n", b"AUTH LOGIN\r\n",
     b"Yg==\r\n", b"*\r\n", b"STARTTLS\r\n", b"XCLIENT ADDR=192.0.2.9 NAME=a.example\r\n", b"XFORWARD HELO=x\r\n",
+    b"EHLO M\xdcLLER (x) ;y\r\n", b"MAIL\tFROM: a..b@c_d. AUTH=+ ENVID=x=y\r\n", b'RCPT TO:\t<< a."b c"@d- >> ORCPT=rfc822;+c3+bc\r\n',
     b"QUIT\r\n", b"\r\n", b"\n", b"\0", b"\xff\xfe", b"GET / HTTP/1.1\r\n", b"A" * 3000, b"MAIL FROM:<" + b"a" * 300,
 ]  # fmt: skip
 
@@ -85,7 +87,7 @@ def test_dialogues(app: type[App], block: int) -> None:
 
         spoken = talk(
             sent, handler, cut=seed % 7, before=trust, max_errors=0, allow_insecure_auth=True, offer_tls=True,
-            max_message_size=2000, max_auth_failures=0,
+            max_message_size=2000, max_auth_failures=0, address_syntax=("lenient", "strict")[seed % 2],
         )  # fmt: skip
         assert not spoken.journal.named("handler_failed"), f"seed {seed}: {sent!r}"
         acknowledged = [reply.rpartition(" ")[2] for reply in spoken.replies if reply.startswith("250 2.0.0 kept")]
@@ -93,17 +95,25 @@ def test_dialogues(app: type[App], block: int) -> None:
 
 
 PARSERS: list[tuple[str, Callable[[str], object], list[str]]] = [
-    ("reverse path", address.parse_reverse_path, ["<>", "<a@b.c>", '<"a b\\""@[1.2.3.4]>', "<@a.b,@c.d:e@f.g>", "<a@[IPv6:::1]>"]),
-    ("forward path", address.parse_forward_path, ["<Postmaster>", "<a@b.c>", "<é@例.jp>", "<a@[x:y]>"]),
+    ("reverse path", address.read_reverse_path, ["<>", "<a@b.c>", '<"a b\\""@[1.2.3.4]>', "<@a.b,@c.d:e@f.g>", "<a@[IPv6:::1]>"]),
+    ("forward path", address.read_forward_path, ["<Postmaster>", "<a@b.c>", "<é@例.jp>", "<a@[x:y]>"]),
     ("parameters", command.parse_parameters, [" SIZE=1 BODY=8BITMIME", " A=b C", " RET=FULL ENVID=x+2By"]),
-    ("xtext", parameters.decode_xtext, ["abc+2B", "+00", "a=b", "x" * 200]),
+    ("lenient parameters", SYNTAXES["lenient"].parse_parameters, ["\tSIZE=1 BODY=8BITMIME", " A= C", " RET=FULL\tENVID=x=y"]),
+    ("xtext", xtext.decode_xtext, ["abc+2B", "+00", "a=b", "x" * 200]),
+    ("lenient xtext", xtext.decode_lenient_xtext, ["abc+2b", "+00", "a=b", "j+C3+BCrg", "+C3"]),
     ("chunk", chunks.parse_chunk, ["1", "0 LAST", "99999999999999999999", "-1", "1 2 3"]),
     ("helo", address.is_helo_name, ["a.b", "[1.2.3.4]", "[IPv6:::1]", "a_b."]),
-    ("xclient", lambda text: xclient._parse(text, xclient.XCLIENT_ATTRIBUTES), ["ADDR=1.2.3.4 NAME=a.b PORT=1", "LOGIN=x"]),
+    ("xclient", lambda text: xclient._parse(text, xclient.XCLIENT_ATTRIBUTES, SYNTAXES["lenient"]), ["ADDR=1.2.3.4 NAME=a.b PORT=1", "LOGIN=x"]),
     *(
         (name, (lambda read: lambda text: read(text or None))(row.read), ["1", "FULL", "rfc822;a@b", "120;R", "2026-01-01T00:00:00Z", "NEVER"])
         for table in (parameters.MAIL_PARAMETERS, parameters.RCPT_PARAMETERS)
         for name, row in table.items()
+    ),
+    *(
+        (f"lenient {name}", (lambda read: lambda text: read(text or None))(row.lenient), ["1", "FULL", "rfc822;a@b", "a+c3+bc", "NEVER"])
+        for table in (parameters.MAIL_PARAMETERS, parameters.RCPT_PARAMETERS)
+        for name, row in table.items()
+        if row.lenient
     ),
 ]  # fmt: skip
 

@@ -121,7 +121,7 @@ def test_the_session_is_left_before_the_client_can_know_that_it_is_over() -> Non
 
 
 def test_trusted_clients_have_rules_without_them() -> None:
-    names = ("max_messages", "max_idle_commands", "error_delay", "greeting_delay", "min_data_rate")
+    names = ("max_messages", "max_idle_commands", "max_refused_recipients", "error_delay", "greeting_delay", "min_data_rate")
     numbers: dict[str, Any] = dict.fromkeys(names, 5)
     strict = Rules(Hooks.of_class(Mail), max_recipients=7, stressed=lambda: True, **numbers)
     trusted = strict.for_trusted()

@@ -101,7 +101,7 @@ ROWS = [
 @pytest.mark.parametrize(("before", "command", "answer"), ROWS)
 def test_answer(before, command, answer):
     for cut in (0, 1, 7):
-        spoken = talk([*before, command], cut=cut)
+        spoken = talk([*before, command], cut=cut, address_syntax="strict")
         assert spoken.replies[-1].startswith(answer), spoken.replies
         assert spoken.journal.named("handler_failed") == []
 
@@ -111,7 +111,7 @@ def test_answer(before, command, answer):
 )
 def test_the_session_is_in_sync_after_it(before, command, answer):
     ending = [b".\r\n"] if answer == "354 " else []
-    spoken = talk([*before, command, *ending, "NOOP", "QUIT"], max_errors=0)
+    spoken = talk([*before, command, *ending, "NOOP", "QUIT"], max_errors=0, address_syntax="strict")
     assert spoken.codes[-2:] == [250, 221]
 
 

@@ -35,6 +35,27 @@ def trusted(*lines, handler=None, **options):
         ("XCLIENT LOGIN=[UNAVAILABLE]", {"user": None}),
         ("XCLIENT DESTADDR=198.51.100.1 DESTPORT=26", {"local": Endpoint("198.51.100.1", 26)}),
         ("XCLIENT DESTPORT=26", {"local": Endpoint("192.0.2.2", 26)}),
+        # each for itself: what a client chose is no reason to refuse what its proxy says
+        ("XCLIENT HELO=-odd- ADDR=198.51.100.7 LOGIN=a", {"helo": "-odd-", "peer": Endpoint("198.51.100.7", 0), "user": "a"}),
+        ("XCLIENT HELO=my+20computer", {"helo": "my computer"}),
+        ("XCLIENT HELO=host(x)", {"helo": "host(x)"}),
+        ("XCLIENT HELO=<x>", {"helo": "<x>"}),
+        ("XCLIENT HELO=M+c3+9cLLER", {"helo": "MÜLLER"}),
+        ("XCLIENT HELO=M+DCLLER", {"helo": "M\ufffdLLER"}),
+        ("XCLIENT HELO=a=b", {"helo": "a=b"}),
+        ("XCLIENT HELO=evil+0D+0Aname LOGIN=a", {"helo": "", "user": "a"}),
+        ("XCLIENT NAME=my+20computer LOGIN=a", {"reverse_dns": "", "user": "a"}),
+        ("XCLIENT NAME=evil+0Aname ADDR=198.51.100.7", {"reverse_dns": ""}),
+        ("XCLIENT NAME=a_b LOGIN=a", {"reverse_dns": "", "user": "a"}),
+        ("XCLIENT NAME=b\u00fccher.example LOGIN=a", {"reverse_dns": "", "user": "a"}),
+        ("XCLIENT PROTO=QMQP LOGIN=a", {"esmtp": False, "user": "a"}),
+        ("XCLIENT LOGIN=a+00b", {"user": None}),
+        ("XCLIENT LOGIN=joe+tag@x", {"user": "joe+tag@x"}),  # not encoded
+        ("XCLIENT LOGIN=joe+2Btag", {"user": "joe+tag"}),
+        # a scope may be any text (RFC 4007 section 11.2)
+        ("XCLIENT ADDR=IPV6:fe80::1%eth0 PORT=9", {"peer": Endpoint("fe80::1", 9)}),
+        ("XCLIENT ADDR=fe80::1%25)+20by+20evil+20(", {"peer": Endpoint("fe80::1", 0)}),
+        ("XCLIENT DESTADDR=fe80::1%eth0", {"local": Endpoint("fe80::1", 25)}),
     ],
 )
 def test_xclient(line, facts):
@@ -55,14 +76,11 @@ def test_xclient(line, facts):
         "PORT=x",
         "PORT=65536",
         "PORT=-1",
-        "NAME=a_b",
-        "NAME=a+20b",
-        "NAME=evil+0Aname",
-        "HELO=a+20b",
-        "HELO=<x>",
-        "PROTO=HTTP",
-        "LOGIN=a+00b",
-        "LOGIN=a+",
+        "NAME=",
+        "HELO=c.example ADDR=x",
+        "ADDR=1.2.3.4%eth0",
+        "ADDR=%eth0",
+        "LOGIN",
         "DESTADDR=x",
         "DESTPORT=99999",
         "",
@@ -134,6 +152,19 @@ def test_xforward_is_noted_for_one_message():
     assert spoken.codes == [250, 250, 250, 250, 250, 354, 250, 250, 250, 250]
     assert seen == [{"NAME": "c.example", "ADDR": "198.51.100.7", "IDENT": "42", "SOURCE": "REMOTE"}]
     assert spoken.session.xforward == NOTHING == {}
+
+
+def test_xforward_takes_each_attribute_for_itself():
+    spoken = trusted("XFORWARD NAME=-a PROTO=QMQP HELO=my+20pc SOURCE=X IDENT=a+0Ab ADDR=fe80::1%x")
+    assert spoken.codes == [250, 250]
+    assert spoken.session.xforward == {
+        "NAME": "", "PROTO": "", "HELO": "my pc", "SOURCE": "", "IDENT": "", "ADDR": "fe80::1"
+    }  # fmt: skip
+
+
+def test_an_odd_name_under_strict_is_unavailable():
+    spoken = trusted("XCLIENT HELO=-odd- LOGIN=a", address_syntax="strict")
+    assert (spoken.codes[1], spoken.session.helo, spoken.session.user) == (220, "", "a")
 
 
 @pytest.mark.parametrize("command", ["RSET", EHLO, "HELO proxy.test", "STARTTLS"])
