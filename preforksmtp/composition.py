@@ -28,13 +28,14 @@ from .net.listener import Listener
 from .net.revision import Revision
 from .net.tls import TLSError, server_context
 from .prefork import privileges
+from .prefork.atfork import Confined
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
 from .prefork.pool import Serve
 from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
-from .service import Service, make_terms
+from .service import Service, end_strays, make_terms
 from .service import describe as describe_session
 from .settings import HOOKS
 from .smtp.handler import Hooks as AppHooks
@@ -86,6 +87,7 @@ class Composition:
         self.listeners: Sequence[Listener] = revision.listeners
         self._lanes = Lanes(self.listeners)
         self.surroundings = Surroundings()
+        self._folder = self.surroundings.folder
         self.identity = privileges.find(settings.user, settings.group)
         self.log = logging.getLogger(log.LOGGER)
         views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
@@ -155,6 +157,7 @@ class Composition:
                 self.certificates.contexts.get(listener.bind.text),
                 hooks,
                 partial(make_limiter, clients=worker.clients, slot=worker.slot, log=self.log),
+                self._folder,
             )
             for listener in self.listeners
         ]
@@ -171,6 +174,7 @@ class Composition:
             terms, self.log, self.logs.access, worker.slot, self.logs.transcript, timing=observed
         )
         worker.turn_away, worker.describe = service.turn_away, describe_session
+        worker.on_fork.append(end_strays)
         return service.serve
 
 
@@ -186,7 +190,8 @@ def make_context(settings: config.Config) -> ssl.SSLContext | None:
     if settings.ssl_context is None:
         return server_context(settings)
     try:
-        context = settings.ssl_context(settings, partial(server_context, settings))
+        with Confined("hook ssl_context"):
+            context = settings.ssl_context(settings, partial(server_context, settings))
     except TLSError:
         raise
     except Exception as error:  # the user's code

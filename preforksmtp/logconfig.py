@@ -16,7 +16,8 @@ import logging.config
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .log import LOGGER, ErrorLog, ErrorLogSettings, LogError, LogFile, give_file_to
+from .log import ErrorLog, ErrorLogSettings, LogError, LogFile, give_file_to
+from .logger import LOGGER, install
 
 
 def read_log_config(path: str) -> Callable[[], None]:
@@ -68,15 +69,14 @@ class ConfiguredLog:
         self._config = config
         self._apply = apply
         self._handlers: list[logging.Handler] = []
+        self._fallback: ErrorLog | None = None
         self._owner: tuple[int, int] | None = None
         self._closed = False
 
     def install(self) -> None:
         """Apply the configuration to this process. LogError: a plain error log is installed in its place."""
         logger = logging.getLogger(LOGGER)
-        for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
-            logger.removeHandler(old)
-        logger.propagate, logger.disabled = True, False
+        install(None)
         logger.setLevel(self._config.log_level.upper())  # unless the configuration has another
         try:
             self._apply()
@@ -85,7 +85,7 @@ class ConfiguredLog:
             file = LogFile("error_logfile", self._config.error_logfile)
             fallback = ErrorLog(file, self._config.log_format, self._config.log_level)
             fallback.install()
-            self._handlers = [fallback]
+            self._fallback = fallback
             raise LogError(explain(self._config.log_config, error)) from None
         self._handlers = [*logger.handlers, *logging.getLogger().handlers]
         self._give()
@@ -127,6 +127,8 @@ class ConfiguredLog:
                 logger.removeHandler(handler)
             with contextlib.suppress(Exception):  # a class of the user's choice
                 handler.close()
+        if self._fallback is not None:
+            self._fallback.close()
         self.file.close()
 
 

@@ -7,6 +7,7 @@ A child keeps no descriptor that is the master's alone. OSError: cannot fork, or
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from socket import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from preforksmtp.prefork import signals
+from preforksmtp.prefork.atfork import own_fork, protect
 from preforksmtp.prefork.worker import Worker
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def fork_worker(master: Master, record: Child) -> None:
     """Master: the worker of this record, which gets its process id."""
     sockets = record.generation.listeners.lane(record.lane)
     _flush()
-    with signals.blocked() as mask:
+    with signals.blocked() as mask, own_fork():
         pid = os.fork()
         if pid == 0:
             _become_worker(master, record, mask, sockets)
@@ -40,7 +42,7 @@ def fork_worker(master: Master, record: Child) -> None:
 def fork_aide(master: Master, run: Callable[[], object], on_death: OnDeath, keep: Sequence[socket] = ()) -> int:
     """Master: run() in a child with default signals; of the listeners it has `keep`."""
     _flush()
-    with signals.blocked() as mask:
+    with signals.blocked() as mask, own_fork():
         pid = os.fork()
         if pid == 0:
             _become_aide(master, run, mask, keep)
@@ -51,7 +53,7 @@ def fork_aide(master: Master, run: Callable[[], object], on_death: OnDeath, keep
 def _flush() -> None:
     """Before a fork: or the child would write our buffers again."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(Exception):  # None, closed, or something of the application's
             stream.flush()
 
 
@@ -88,6 +90,7 @@ def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep
         for number in signals.HANDLED:
             signal.signal(number, signal.SIG_DFL)
         _close_what_is_not_ours(master, keep)
+        protect()  # what it forks ends with it
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         run()
         code = 0
@@ -98,6 +101,14 @@ def _become_aide(master: Master, run: Callable[[], object], mask: set[int], keep
             _flush()
         finally:
             os._exit(code)
+
+
+def let_go(master: Master) -> None:
+    """In a child that the application has forked from the master: it keeps nothing."""
+    master.wakeup.close_in_child()
+    os.close(master.wakeup.lifeline)
+    os.close(master.wakeup.bell)
+    _close_what_is_not_ours(master, ())
 
 
 def _close_what_is_not_ours(master: Master, keep: Sequence[socket]) -> None:
