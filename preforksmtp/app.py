@@ -16,6 +16,7 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+from .prefork.atfork import Confined
 from .smtp.handler import Handler, Hooks
 
 DEFAULT_ATTRIBUTE = "handler"
@@ -31,6 +32,11 @@ class AppError(Exception):
 
 def load_app(text: str) -> Hooks:
     """Import the application `text` names and find out what it offers."""
+    with Confined(f"app {text!r}"):
+        return _load(text)
+
+
+def _load(text: str) -> Hooks:
     module_name, _, expression = text.partition(":")
     if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise AppError(f"app {text!r}: expected module:attribute, such as app:handler (a dotted name, not a file name)")
@@ -57,7 +63,8 @@ def examine_app(text: str, value: Any) -> Hooks:
 def start_handler(text: str, handler: type[Handler], worker: Any) -> None:
     """Worker: call the class's `start`."""
     try:
-        handler.start(worker)
+        with Confined(f"{handler.__name__}.start"):
+            handler.start(worker)
     except BaseException as error:  # the application's code
         raise AppError(f"app {text!r}: {handler.__name__}.start raised {_describe(error)}", _trace(error)) from None
 

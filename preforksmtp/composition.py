@@ -29,6 +29,7 @@ from .net.revision import Revision
 from .net.tls import TLSError, server_context
 from .place import change_folder, named_descriptor
 from .prefork import privileges
+from .prefork.atfork import Confined
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
 from .prefork.inheritance import Inheritance
@@ -37,7 +38,7 @@ from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
 from .salts import CHANCE, salt_key
-from .service import Service, Terms, make_terms
+from .service import Service, Terms, end_strays, make_terms
 from .service import describe as describe_session
 from .settings import HOOKS
 from .smtp.handler import Hooks as AppHooks
@@ -98,6 +99,7 @@ class Composition:
         self._lanes = Lanes(self.listeners)
         inheritance.adopt(sock.fileno() for listener in self.listeners for sock in listener.sockets())
         self.surroundings = Surroundings()
+        self._folder = self.surroundings.folder
         self.identity = privileges.find(settings.user, settings.group)
         self.log = logging.getLogger(log.LOGGER)
         views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
@@ -177,6 +179,7 @@ class Composition:
                     make_limiter, clients=worker.clients, slot=worker.slot, log=self.log, poison=worker.poison
                 ),
                 self._salt_key or CHANCE,
+                self._folder,
             )
             for listener in self.listeners
         ]
@@ -188,6 +191,7 @@ class Composition:
             terms, self.log, self.logs.access, worker.slot, self.logs.transcript, timing=observed
         )
         worker.turn_away, worker.describe = service.turn_away, describe_session
+        worker.on_fork.append(end_strays)
         return service.serve
 
 
@@ -219,7 +223,8 @@ def make_context(settings: config.Config) -> ssl.SSLContext | None:
     if settings.ssl_context is None:
         return server_context(settings)
     try:
-        context = settings.ssl_context(settings, partial(server_context, settings))
+        with Confined("hook ssl_context"):
+            context = settings.ssl_context(settings, partial(server_context, settings))
     except TLSError:
         raise
     except Exception as error:  # the user's code

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from preforksmtp.imports import forgetting_imports
+from preforksmtp.prefork.atfork import Confined
 from preforksmtp.settings import BY_NAME, HOOKS_BY_NAME
 from preforksmtp.trust import read_code
 
@@ -32,7 +33,7 @@ def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"config file {path}: {error}"]
     names: dict[str, Any] = {"__file__": path, "__name__": "__config__", "__builtins__": __builtins__}
     try:
-        with forgetting_imports():
+        with Confined(f"config file {path}"), forgetting_imports():
             exec(code, names)
     except KeyboardInterrupt:
         raise

@@ -1,11 +1,13 @@
 """The error log, and what both logs share: files written a line per system call, and escaping.
 
-The logger is "preforksmtp" of the standard library, with one handler. Each record is exactly one os.write
+The logger is "preforksmtp" of the standard library, as logger.py makes it. Each record is exactly one os.write
 to an O_APPEND descriptor, so that lines of many processes never mix, and nothing a client sends can begin a
 line. Knows no setting but its own few. A file that cannot be opened is a LogError with one line; a line
 that cannot be written (a full disk) is lost, never an exception in a session.
 """
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -14,11 +16,14 @@ import traceback
 from datetime import datetime, timezone
 from typing import Protocol
 
+from . import logger
 from .logfile import open_log
 from .prefork.privileges import Identity
 
-LOGGER = "preforksmtp"
+LOGGER = logger.LOGGER
 STREAMS = {"error_logfile": 2, "access_logfile": 1, "transcript": 1}  # what "-" means for each
+
+LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
 class LogError(Exception):
@@ -31,7 +36,7 @@ class LogFile:
     def __init__(self, setting: str, path: str, owner: Identity | None = None) -> None:
         """`owner`: whom workers run as, for they must be able to reopen the file (USR1)."""
         self.setting = setting
-        self.path = path
+        self.path = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
         self._owner = owner
         self.fd = STREAMS[setting] if path == "-" else self._open()
 
@@ -104,8 +109,8 @@ class Syslog(Protocol):
         """Send each line of `text`, and never raise."""
 
 
-class ErrorLog(logging.Handler):
-    """The one handler of the logger "preforksmtp".
+class ErrorLog:
+    """Where the logger "preforksmtp" writes to.
 
     A record's `detail` (extra={"detail": text}) is more lines for people, such as another thread's stack:
     they follow the record as a traceback does.
@@ -114,7 +119,6 @@ class ErrorLog(logging.Handler):
     def __init__(
         self, file: LogFile, log_format: str, severity: str = "info", syslog: Syslog | None = None
     ) -> None:
-        super().__init__()
         self._syslog = syslog
         self.file = file
         self._severity = severity
@@ -124,12 +128,14 @@ class ErrorLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record. A full disk or a closed terminal costs the line and nothing else."""
-        try:
-            self.file.write(self._line(record))
-        except OSError:
-            pass  # there is no better place to complain
+        with contextlib.suppress(Exception):  # there is no better place to complain
+            try:
+                self.file.write(self._line(record))
+            except OSError as error:
+                if error.errno == errno.EBADF:  # the application has closed what it did not open
+                    os.write(STREAMS["error_logfile"], self._line(record).encode("utf-8", "backslashreplace"))
         if self._syslog is not None:
-            self._syslog.record(record.levelname, self._syslog_lines(record))
+            self._syslog.record(_level(record), self._syslog_lines(record))
 
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure is logged to the old file, which stays in use."""
@@ -144,24 +150,16 @@ class ErrorLog(logging.Handler):
         While it is installed its records do not propagate: an application that calls logging.basicConfig() would
         have each of them twice on its terminal.
         """
-        logger = logging.getLogger(LOGGER)
-        for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
-            logger.removeHandler(old)
-        logger.addHandler(self)
-        logger.setLevel(self._severity.upper())
-        logger.propagate = logger.disabled = False
+        logger.install(self)
+        logger.logger.setLevel(self._severity.upper())
 
     def close(self) -> None:
         """Close the file; if the log is installed, give the logger back as it was found."""
-        logger = logging.getLogger(LOGGER)
-        if self in logger.handlers:
-            logger.removeHandler(self)
-            logger.propagate = True
-            logger.setLevel(logging.NOTSET)
+        if logger.installed() is self:
+            logger.uninstall()
         if not self._closed:
             self._closed = True
             self.file.close()
-        super().close()
 
 
 def make_error_log(
@@ -175,24 +173,24 @@ def make_error_log(
 def open_error_log(config: ErrorLogSettings) -> ErrorLog:
     """The same, installed in place of an earlier one, which is closed. LogError: no change."""
     handler = make_error_log(config)
-    earlier = [old for old in logging.getLogger(LOGGER).handlers if isinstance(old, ErrorLog)]
+    earlier = logger.installed()
     handler.install()
-    for old in earlier:
-        old.close()
+    if isinstance(earlier, ErrorLog):
+        earlier.close()
     return handler
 
 
 def text_line(record: logging.LogRecord) -> str:
     """A record as text: one line, then those of its traceback, none of which can be taken for a record."""
     head = (
-        f"{format_time(record.created)} [{record.process}] [{record.levelname}] {escape(_message(record))}\n"
+        f"{format_time(record.created)} [{os.getpid()}] [{_level(record)}] {escape(_message(record))}\n"
     )
     return head + _indented_details(record)
 
 
 def syslog_lines(record: logging.LogRecord) -> str:
     """The same without what syslog writes in front of every line."""
-    return f"[{record.levelname}] {escape(_message(record))}\n{_indented_details(record)}"
+    return f"[{_level(record)}] {escape(_message(record))}\n{_indented_details(record)}"
 
 
 def _indented_details(record: logging.LogRecord) -> str:
@@ -203,14 +201,19 @@ def json_line(record: logging.LogRecord) -> str:
     """A record as one JSON object."""
     fields = {
         "time": format_json_time(record.created),
-        "level": record.levelname,
-        "pid": record.process,
+        "level": _level(record),
+        "pid": os.getpid(),
         "message": _message(record),
     }
     details = _details(record)
     if details:
         fields["traceback"] = details
     return json.dumps(fields) + "\n"  # ASCII only: what is not printable comes out as \u escapes
+
+
+def _level(record: logging.LogRecord) -> str:
+    """Its name, whatever the application has the levels called (logging.addLevelName)."""
+    return LEVELS.get(record.levelno) or record.levelname
 
 
 def _message(record: logging.LogRecord) -> str:

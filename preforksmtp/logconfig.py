@@ -21,8 +21,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .log import LOGGER, ErrorLog, ErrorLogSettings, LogError, LogFile
+from .log import ErrorLog, ErrorLogSettings, LogError, LogFile
 from .logfile import open_log
+from .logger import LOGGER, install
 from .place import Here, reach
 from .prefork.privileges import Identity, acting_as
 from .trust import read_code
@@ -79,14 +80,13 @@ class ConfiguredLog:
         self._apply = apply
         self._handlers: list[logging.Handler] = []
         self._owner = owner
+        self._fallback: ErrorLog | None = None
         self._closed = False
 
     def install(self) -> None:
         """Apply the configuration to this process. LogError: a plain error log is installed in its place."""
         logger = logging.getLogger(LOGGER)
-        for old in [old for old in logger.handlers if isinstance(old, ErrorLog)]:
-            logger.removeHandler(old)
-        logger.propagate, logger.disabled = True, False
+        install(None)
         logger.setLevel(self._config.log_level.upper())  # unless the configuration has another
         try:
             apply_guarded(self._apply, self._owner)
@@ -95,7 +95,7 @@ class ConfiguredLog:
             file = LogFile("error_logfile", self._config.error_logfile, self._owner)
             fallback = ErrorLog(file, self._config.log_format, self._config.log_level)
             fallback.install()
-            self._handlers = [fallback]
+            self._fallback = fallback
             raise LogError(explain(self._config.log_config, error)) from None
         self._handlers = [*logger.handlers, *logging.getLogger().handlers]
 
@@ -122,6 +122,8 @@ class ConfiguredLog:
                 logger.removeHandler(handler)
             with contextlib.suppress(Exception):  # a class of the user's choice
                 handler.close()
+        if self._fallback is not None:
+            self._fallback.close()
         self.file.close()
 
 

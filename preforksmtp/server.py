@@ -15,7 +15,7 @@ from types import FrameType
 from . import config, log, trust
 from .app import AppError
 from .check import ConfigError
-from .composition import BAD_APP, Composition
+from .composition import BAD_APP, Composition, Surroundings
 from .development import Development
 from .logs import Logs
 from .net.activation import VARIABLES
@@ -26,10 +26,13 @@ from .net.tls import TLSError
 from .observation import Observation
 from .place import reading
 from .prefork import signals, upgrade
+from .prefork.atfork import protect
 from .prefork.daemon import Report, daemonize
-from .prefork.master import STOP_SIGNALS, Master
+from .prefork.leaving import Leaving
+from .prefork.master import PATIENCE, STOP_SIGNALS, Master
 from .prefork.pidfile import Former, PidFile, PidFileError
 from .prefork.privileges import PrivilegesError
+from .prefork.reclaim import reclaim
 from .prefork.title import set_title
 from .preload import Preload
 from .reload import Invocation, Reloader
@@ -60,6 +63,8 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
             lines = ["preforksmtp: error: the server was stopped before it was ready"]
     if report is not None:
         report.failed(code or BAD_CONFIG, lines)  # unless it was ready long ago
+    # The interpreter runs exit callbacks now, and waits for threads: what preload or the config file has left of them.
+    Leaving(f"master {os.getpid()}", logger.logger, PATIENCE, code)
     return code
 
 
@@ -84,8 +89,7 @@ class Server:
     def run(self) -> int:
         settings = self._settings
         set_title(settings.name, "master")
-        for number in (*STOP_SIGNALS, *LATER_SIGNALS):
-            signal.signal(number, self._signal)
+        self._take_signals()
         if self._pid_file is not None:
             self._pid_file.acquire()
         try:
@@ -95,6 +99,7 @@ class Server:
             self._revision = revision = self._open_listeners()
             self._observation = self._open_observation(revision)
             self._opening = False
+            protect(self._let_go)
             try:
                 composition = Composition(settings, logs, revision, self._invocation.inheritance)
                 self._load(composition)
@@ -110,12 +115,34 @@ class Server:
             if self._pid_file is not None:
                 self._pid_file.release(leave=self._succeeded)
 
+    def _take_signals(self) -> list[str]:
+        """Ours until the master's loop runs; the names of those that somebody else had taken."""
+        numbers = (*STOP_SIGNALS, *LATER_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        before = {number: signal.signal(number, self._signal) for number in numbers}
+        return [signals.name(number) for number, handler in before.items() if handler != self._signal]
+
+    def _let_go(self) -> None:
+        """In a child that APP forks while it is loaded here (preload)."""
+        assert self._revision is not None
+        self._close(self._revision)
+        for owner in (self._pid_file, self._report):
+            if owner is not None:
+                owner.close_in_child()
+        self._invocation.progress.close()
+
     def _load(self, composition: Composition) -> None:
         """How the workers come by APP, where that is not each on its own. AppError."""
         if self._settings.preload:
             self._invocation.progress.expect(self._settings.boot_timeout)
+            before, umask = Surroundings(), os.umask(0o077)
+            os.umask(umask)
             self._preload = Preload(self._settings, composition.log)
             composition.load = self._preload.load
+            composition.surroundings = Surroundings()  # workers begin as APP has left the process, and this one goes on
+            before.restore()
+            os.umask(umask)
+            reclaim(composition.log, self._take_signals())
         if self._settings.reload:
             self._development = Development(self._settings, composition.log)
             composition.load = self._development.load

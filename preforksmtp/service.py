@@ -29,6 +29,7 @@ from .net.resolver import Resolver
 from .net.wire import Wire
 from .networks import Networks
 from .prefork import calls, scoreboard
+from .prefork.atfork import end_stray
 from .prefork.seat import Seat
 from .smtp import reply
 from .smtp.address import is_host_name
@@ -73,9 +74,10 @@ def make_terms(
     hooks: Hooks,
     limiter: Callable[[Any, Rules], Limiter | None] | None = None,
     salt_key: bytes | None = None,
+    folder: str = "",
 ) -> Terms:
-    """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname().
-    `salt_key`: see salts.py; None: one for the time being."""
+    """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname(), `folder`
+    what relative paths begin from. `salt_key`: see salts.py; None: one for the time being."""
     rules = Rules(
         hooks=hooks,
         hostname=config.hostname,
@@ -110,7 +112,7 @@ def make_terms(
         accept_bare_newlines=config.bare_newlines == "accept",
         accept_pipelined_body=config.pipelined_body == "accept",
         spool_threshold=config.spool_threshold,
-        spool_dir=config.spool_dir,
+        spool_dir=None if config.spool_dir is None else os.path.join(folder, config.spool_dir),
     )
     local = _endpoint(address)
     return Terms(
@@ -352,6 +354,20 @@ class TimingJournal(SessionJournal):
             self._row[scoreboard.HANDLER_NS] += int(spent * 1e9)
             self._row[scoreboard.BUCKETS + bisect_left(scoreboard.BOUNDS, spent)] += 1
         super().message(session, transaction, size, answer)
+
+
+def end_strays() -> None:
+    """In a child that the application has forked in a hook: where the hook returns to us there, it ends. Journals are
+    the first to hear of that, all of them: a body that is read has its own reference."""
+
+    def handling(journal: SessionJournal, hook: str, since: float) -> None:
+        end_stray(f"session {journal._seat.name}")
+
+    def handler_failed(journal: SessionJournal, session: Session, hook: str, error: BaseException) -> None:
+        end_stray(f"session {session.id}, the handler's {hook}", error)
+
+    for kind in (SessionJournal, TimingJournal):
+        kind.handling, kind.handler_failed = handling, handler_failed  # type: ignore[method-assign,assignment]
 
 
 def describe(seat: Seat) -> dict[str, Any]:

@@ -49,7 +49,7 @@ SECTIONS = (SMTP, LIMITS, TLS)
 OTHERS = ("bind", "threads", "backlog", "access_logfile", "access_logformat", "log_format", "transcript", "ssl_context")
 STOP_TIMEOUT = 10.0  # seconds that handlers have to return once the server stops
 
-log = logging.getLogger(__name__)  # below the logger of the program, so that pytest shows it where a test fails
+log = logging.getLogger("preforksmtp")
 
 
 class Server:
@@ -212,6 +212,7 @@ class _Running:
             return
         try:
             connection, peer = listener.socket.accept()
+            connection.settimeout(None)  # whatever the test has set for all sockets
         except OSError:  # it has gone again
             self._rows.put(row)
             return

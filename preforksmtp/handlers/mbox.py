@@ -46,7 +46,7 @@ _FIRST_FROM = re.compile(rb"(>*)From ")
 _OWNER = re.compile(rb"([1-9][0-9]{0,8}):(.+)", re.DOTALL)  # what Dovecot writes into its locks, and understands
 
 Identity = tuple[int, int, int]
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("preforksmtp")  # the error log
 
 
 class Mbox:

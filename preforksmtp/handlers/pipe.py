@@ -50,7 +50,7 @@ _LATER = {71, 74, 75, 111}
 _FAILED = "4.3.0 Local error in processing, try again later"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?: |$)")
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("preforksmtp")  # the error log
 
 
 class Pipe:

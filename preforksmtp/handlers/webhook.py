@@ -51,7 +51,7 @@ _NOT_ACCEPTED = "4.4.0 The message could not be passed on, try again later"
 _OURS = ("host", "content-type", "content-length", "transfer-encoding", "connection", "x-preforksmtp-signature")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?: |$)")
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("preforksmtp")  # the error log
 
 
 class Webhook:

@@ -27,7 +27,7 @@ from preforksmtp.net.bind import SCHEMES, Bind
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("preforksmtp")
 
 
 class InheritError(Exception):

@@ -45,7 +45,7 @@ SEND_TIMEOUT = 60.0
 
 _Address = tuple[Any, ...]  # (host, port) or (host, port, flow, scope)
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("preforksmtp")
 
 
 class ListenError(Exception):

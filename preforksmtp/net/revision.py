@@ -18,7 +18,7 @@ from preforksmtp.net.bind import Bind
 from preforksmtp.net.lanes import is_listening
 from preforksmtp.net.listener import Listener, open_listeners
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("preforksmtp")
 
 Place = tuple[str | None, int | None, str | None, int | None]
 

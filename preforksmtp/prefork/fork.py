@@ -8,6 +8,7 @@ what it is given. OSError: cannot fork, or open the sockets of a lane.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from socket import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from preforksmtp.prefork import signals
+from preforksmtp.prefork.atfork import own_fork, protect
 from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.worker import Worker
 
@@ -31,7 +33,7 @@ def fork_worker(master: Master, record: Child) -> None:
     """Master: the worker of this record, which gets its process id."""
     sockets = record.generation.listeners.lane(record.lane)
     _flush()
-    with signals.blocked() as mask:
+    with signals.blocked() as mask, own_fork():
         pid = os.fork()
         if pid == 0:
             _become_worker(master, record, mask, sockets)
@@ -49,7 +51,7 @@ def fork_aide(
     """Master: run() in a child with default signals; of the listeners it has `keep`, and it writes to section 0 of
     `writes`."""
     _flush()
-    with signals.blocked() as mask:
+    with signals.blocked() as mask, own_fork():
         pid = os.fork()
         if pid == 0:
             _become_aide(master, run, mask, keep, writes)
@@ -60,7 +62,7 @@ def fork_aide(
 def _flush() -> None:
     """Before a fork: or the child would write our buffers again."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(Exception):  # None, closed, or something of the application's
             stream.flush()
 
 
@@ -101,6 +103,7 @@ def _become_aide(
             signal.signal(number, signal.SIG_DFL)
         _close_what_is_not_ours(master, keep)
         restrict(writes)
+        protect()  # what it forks ends with it
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         run()
         code = 0
@@ -111,6 +114,14 @@ def _become_aide(
             _flush()
         finally:
             os._exit(code)
+
+
+def let_go(master: Master) -> None:
+    """In a child that the application has forked from the master: it keeps nothing."""
+    master.wakeup.close_in_child()
+    os.close(master.wakeup.lifeline)
+    os.close(master.wakeup.bell)
+    _close_what_is_not_ours(master, ())
 
 
 def _close_what_is_not_ours(master: Master, keep: Sequence[socket]) -> None:

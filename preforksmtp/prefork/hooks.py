@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from preforksmtp.prefork.alarm import SLOW, Overdue, alarm
+from preforksmtp.prefork.atfork import Confined
 
 Function = Callable[..., object]
 Scope = Callable[[], contextlib.AbstractContextManager[object]]
@@ -40,7 +41,7 @@ class Hooks:
             return True
         began = time.monotonic()
         try:
-            with self._scope(), alarm(limit, must_stop, lambda: _warn_running(name)):
+            with Confined(f"hook {name}"), self._scope(), alarm(limit, must_stop, lambda: _warn_running(name)):
                 function(*arguments)
         except Overdue as overdue:
             log.error("hook %s was interrupted after %.1f s: %s", name, time.monotonic() - began, overdue)
@@ -61,7 +62,8 @@ class Hooks:
         timer.daemon = True
         timer.start()
         try:
-            function(*arguments)
+            with Confined(f"hook {name}"):
+                function(*arguments)
         except BaseException as error:  # the user's code
             log.error("hook %s raised %s", name, describe(error), exc_info=error)
             return False

@@ -19,14 +19,15 @@ import time
 from collections.abc import Callable, Sequence
 from socket import socket
 
-from preforksmtp.prefork import child, scoreboard, signals
+from preforksmtp.prefork import atfork, child, scoreboard, signals
 from preforksmtp.prefork.alarm import TICK
 from preforksmtp.prefork.audit import Audit
 from preforksmtp.prefork.child import Child
-from preforksmtp.prefork.fork import Aides, fork_worker
+from preforksmtp.prefork.fork import Aides, fork_worker, let_go
 from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.reaper import OWN_ACCORD, Reaper
+from preforksmtp.prefork.reclaim import reclaim
 from preforksmtp.prefork.recycling import Recycling
 from preforksmtp.prefork.reload import Reload
 from preforksmtp.prefork.scoreboard import Scoreboard
@@ -129,6 +130,7 @@ class Master:
 
     def run(self) -> int:
         self.wakeup = Wakeup(but=signal.SIGABRT)
+        atfork.protect(lambda: let_go(self))
         self.wakeup.signals.remember(self.early)  # from here on nothing is added to it
         try:
             if not self.hook("on_starting"):
@@ -158,6 +160,7 @@ class Master:
 
     def _round(self) -> None:
         self._wait()
+        reclaim(self.log, self.wakeup.signals.take_back())  # a hook, or what preload has loaded
         for number in self.wakeup.signals.take():
             self.call(self.actions.get(number, _ignore))
         self.reaper.reap()

@@ -32,6 +32,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from socket import socket as Socket  # whatever the application puts in its place (PySocks)
 from typing import Any
 
 from preforksmtp.prefork.late import is_late, late_session
@@ -121,7 +122,6 @@ class Pool:
         """`quota`: ring the main thread at this session."""
         self._serve = serve
         self._quota = quota
-        threading.stack_size(STACK_SIZE)
         for number in range(min(len(self._free), SPARE * len(self._posts))):
             self._grow(self._posts[number % len(self._posts)])
         if not self._seats:
@@ -172,7 +172,7 @@ class Pool:
                 for post in self._posts:
                     if post.listener.fileno() in waiting:
                         fd, _ = post.accept()
-                        farewell(socket.socket(*post.kind, fd), post.index)
+                        farewell(Socket(*post.kind, fd), post.index)
 
     def interrupt_sessions(self) -> None:
         """After drain.begin(): wake every session that is idle in recv. No lock is held while calling."""
@@ -198,11 +198,14 @@ class Pool:
             self._started += 1
             name = f"session-{self._started}"
             self._slot.threads = len(self._seats)
+        applications = threading.stack_size(STACK_SIZE)
         try:
             threading.Thread(target=self._run, args=(seat, post), name=name, daemon=True).start()
         except RuntimeError as error:  # the system's limit, or address space
             self._remove(seat)
             self._report("cannot start a session thread: %s", error)
+        finally:
+            threading.stack_size(applications)
 
     def _remove(self, seat: Seat) -> None:
         with self._lock:
@@ -268,7 +271,10 @@ class Pool:
                     fd, peer = self._accept(seat, post)
                 else:
                     post, fd, peer = self._accept_any(seat, post)
-                return post, socket.socket(*post.kind, fd), peer
+                connection = Socket(*post.kind, fd)
+                if connection.gettimeout() is not None:  # the application has called socket.setdefaulttimeout()
+                    connection.settimeout(None)
+                return post, connection, peer
             except BlockingIOError:  # SO_RCVTIMEO: look round
                 pause = 0.1
             except OSError as error:

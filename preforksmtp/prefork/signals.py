@@ -35,6 +35,10 @@ HANDLED = frozenset(
 )
 
 
+# A thread's alarm(2) or setitimer(2) comes as one of these, and by default ends the process.
+ALARMS = frozenset({signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF})
+
+
 def name(number: int) -> str:
     """SIGKILL for 9; also for numbers the signal module has no name for."""
     try:
@@ -53,6 +57,15 @@ def blocked() -> Iterator[set[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def to_default() -> None:
+    """In a child that the application has forked: what has a handler of ours is as Python begins with it."""
+    with contextlib.suppress(ValueError):  # forked by another interpreter of the process
+        signal.set_wakeup_fd(-1)
+        for number in HANDLED | ALARMS | {signal.SIGURG}:
+            if getattr(signal.getsignal(number), "__module__", "").startswith("preforksmtp."):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 class SignalQueue:
     """The queue of one process and the pipe that wakes its loop."""
 
@@ -64,12 +77,17 @@ class SignalQueue:
         os.set_blocking(self._write, False)
         self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
-    def install(self, numbers: Iterable[int]) -> None:
-        """Queue these from now on. Not SIG_IGN even for those nobody acts on: ignoring outlives exec, and a
-        program started by a handler would be deaf to SIGINT and SIGHUP."""
+    def install(self, numbers: Iterable[int]) -> list[str]:
+        """Queue these from now on; the names of those that were not left to their default. Not SIG_IGN even for those
+        nobody acts on: ignoring outlives exec, and a program started by a handler would be deaf to SIGINT and
+        SIGHUP."""
+        handled = []
         for number in numbers:
             before = signal.signal(number, self._append)
             self._before.setdefault(number, before)
+            if before != signal.SIG_DFL:
+                handled.append(name(number))
+        return handled
 
     def _append(self, number: int, frame: FrameType | None) -> None:
         self._queue.append(number)  # and nothing else, ever
@@ -78,6 +96,15 @@ class SignalQueue:
         """What came before there was a queue: it is the first that take() gives."""
         self._queue.extendleft(reversed(list(numbers)))
         self.wake()
+
+    def take_back(self) -> list[str]:
+        """What the application has set, blocked or redirected since is ours again: the names of those signals."""
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
+        taken = [number for number in self._before if signal.getsignal(number) != self._append]
+        for number in taken:
+            signal.signal(number, self._append)
+        return [name(number) for number in taken]
 
     def fileno(self) -> int:
         """Readable when take() may have something."""

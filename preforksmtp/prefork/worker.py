@@ -16,7 +16,6 @@ It always ends by os._exit: sys.exit would unwind the master's frames and join s
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import faulthandler
 import logging
@@ -30,15 +29,17 @@ from collections.abc import Callable, Sequence
 from socket import socket
 from typing import Any, NoReturn, Protocol
 
-from preforksmtp.prefork import scoreboard
+from preforksmtp.prefork import atfork, scoreboard
 from preforksmtp.prefork.affinity import CALM, Affinity
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.inquiry import Describe, Respondent
+from preforksmtp.prefork.leaving import Leaving
 from preforksmtp.prefork.pool import Pool, Serve, TurnAway
+from preforksmtp.prefork.reclaim import reclaim
 from preforksmtp.prefork.recycling import STUCK, Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain
-from preforksmtp.prefork.signals import SignalQueue
+from preforksmtp.prefork.signals import ALARMS, SignalQueue, name
 from preforksmtp.prefork.stuck import StuckHandlers
 
 BEAT = 1.0  # seconds between two looks round, at most
@@ -72,7 +73,8 @@ class WorkerConfig(RecyclingConfig, Protocol):
 
 
 class Worker:
-    """One worker. boot() and the config's hooks get it; on_exit and on_reopen are lists they may append to. boot() may
+    """One worker. boot() and the config's hooks get it; on_exit, on_reopen and on_fork (in a child that the application
+    forks, before it runs) are lists they may append to. boot() may
     set turn_away: what a client hears that nobody can serve any more; in the main thread, it must not block; and
     describe: what there is to say of the session on a seat."""
 
@@ -100,6 +102,7 @@ class Worker:
         self.drain = Drain()
         self.on_exit: list[Callable[[], None]] = []
         self.on_reopen: list[Callable[[], None]] = []
+        self.on_fork: list[Callable[[], None]] = []
         self.turn_away: TurnAway = lambda connection, index: connection.close()
         self.describe: Describe = lambda seat: {"session": seat.name}
         self._board = board
@@ -109,6 +112,8 @@ class Worker:
         self._bell = bell  # write end; a byte makes the master look at the scoreboard
         self._signals = SignalQueue()
         self._listeners = listeners
+        self._addresses = [listener.getsockname() for listener in listeners]
+        self._stacks = -1  # where they are dumped to
         self._quick = False
         self._asked = ""  # why request_drain() was called
         self._limits = Limits(config)
@@ -130,6 +135,7 @@ class Worker:
         Enabled in a thread of its own, because it gives the calling thread an alternate signal stack, a small
         one, where CPython then runs all handlers: a few signals at once overflow it and the process dies of
         SIGSEGV (seen with HUP, USR2, WINCH, TTIN in a burst, where frames hold AVX-512 or AMX registers)."""
+        self._stacks = fd
         enable = threading.Thread(target=faulthandler.enable, args=(fd, True))
         enable.start()
         enable.join()
@@ -155,6 +161,19 @@ class Worker:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._signals.install((signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
         self._signals.install((signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU, signal.SIGURG))
+        atfork.protect(self._let_go)
+
+    def _let_go(self) -> None:
+        """In a child that the application has forked: of all that is the worker's alone."""
+        faulthandler.unregister(signal.SIGUSR2)
+        self._signals.abandon()
+        atfork.drop_connections(self._addresses)
+        self.drain.close()
+        for fd in (self._lifeline, self._bell):
+            if fd >= 0:
+                os.close(fd)
+        for callback in self.on_fork:
+            callback()
 
     def run(self, boot: Callable[[Worker], Serve]) -> NoReturn:
         code = 1
@@ -186,7 +205,8 @@ class Worker:
         except BaseException:
             self.log.exception("cannot boot")
             return BOOT_FAILED
-        self._signals.install((signal.SIGTERM, signal.SIGQUIT))
+        self._reclaim(self._signals.install((signal.SIGTERM, signal.SIGQUIT)))
+        self._signals.install(number for number in ALARMS if signal.getsignal(number) == signal.SIG_DFL)
         wake = self._signals.wake
         pool = Pool(self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake)
         pool.start(serve, self._limits.sessions)
@@ -200,6 +220,13 @@ class Worker:
     def _boot_hook(self, name: str, *arguments: object) -> None:
         if not self.hooks.in_worker(name, *arguments):
             raise BootFailed(BOOT_FAILED, f"worker {self.pid}: cannot boot because hook {name} failed")
+
+    def _reclaim(self, taken: Sequence[str] = ()) -> None:
+        """Main thread, after code of the application's has run here: what it has taken of what makes a worker."""
+        taken = [*taken, *self._signals.take_back()]
+        if (taken or not faulthandler.is_enabled()) and self._stacks >= 0:
+            self.dump_stacks_to(self._stacks)
+        reclaim(self.log, taken)
 
     def _guard_boot(self) -> None:
         """Own thread: a worker whose master dies while the app is being imported must not stay behind."""
@@ -245,6 +272,7 @@ class Worker:
                 self._begin_drain(pool, "the master died", self.config.graceful_timeout)
             for number in self._signals.take():
                 self._handle(number, pool)
+            self._reclaim()
             if self._asked and not self.drain.requested:
                 self._begin_drain(pool, self._asked, self.config.graceful_timeout)
             self._examine(pool, now)
@@ -303,6 +331,8 @@ class Worker:
         elif number == signal.SIGUSR1:
             for reopen in self.on_reopen:
                 self._call(reopen)
+        elif number in ALARMS:
+            self.log.warning("%s came: no alarm reaches a handler, which runs in a thread of its own", name(number))
 
     def _begin_drain(self, pool: Pool, reason: str, timeout: float) -> None:
         again = self.drain.requested
@@ -318,30 +348,16 @@ class Worker:
     # -- leaving
 
     def _say_last_words(self) -> None:
-        """on_exit and atexit callbacks, then the buffers; none may hold us past the deadline."""
+        """Exit callbacks; none may hold us past the deadline."""
         seconds = LAST_WORDS
         if self.drain.requested and not self._quick:
             seconds = max(LAST_WORDS, self.drain.deadline - time.monotonic())
-        timer = threading.Timer(seconds, self._cut_short)
-        timer.daemon = True
-        timer.start()
-        self.hooks.in_worker("worker_exit", self.server, self)
-        for callback in (*self.on_exit, atexit._run_exitfuncs):
-            self._call(callback)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # None, closed, or a broken pipe: nobody is left to tell
-                stream.flush()
-        self._call(logging.shutdown)
-
-    def _cut_short(self) -> None:
-        last = threading.Timer(0.5, os._exit, (1,))  # a stuck thread may hold the log's lock
-        last.daemon = True
-        last.start()
-        self.log.error("worker %d: an exit callback takes too long; leaving without it", self.pid)
-        os._exit(1)
+        leaving = Leaving(f"worker {self.pid}", self.log, seconds)
+        leaving.finish((lambda: self.hooks.in_worker("worker_exit", self.server, self), *self.on_exit))
 
     def _call(self, callback: Callable[[], object]) -> None:
         try:
-            callback()
+            with atfork.Confined(callback):
+                callback()
         except BaseException:
             self.log.exception("worker %d: %r failed", self.pid, callback)
