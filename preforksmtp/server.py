@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from . import config, log, trust
+from . import config, log, logger, trust
 from .app import AppError
 from .check import ConfigError
 from .composition import BAD_APP, Composition, Surroundings
