@@ -243,8 +243,8 @@
 # no limit. Per bind.
 # max_messages = 0
 
-# Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two
-# messages: 421 4.7.0. 0 is no limit. Per bind.
+# Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, AUTH, EHLO again) between
+# two messages: 421 4.7.0. 0 is no limit. Per bind.
 # max_idle_commands = 1000
 
 # Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the

@@ -272,8 +272,8 @@ SETTINGS = (
             "Most messages (MAIL commands) of one session: 421 4.7.0; announced as MAILMAX (RFC 9422). 0 is no limit.",
             "session"),
     Setting("max_idle_commands", (), integer(), 1000, LIMITS,
-            "Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, EHLO again) between two messages: "
-            "421 4.7.0. 0 is no limit.", "session"),
+            "Most commands without a message (NOOP, RSET, VRFY, EXPN, ETRN, HELP, AUTH, EHLO again) between two "
+            "messages: 421 4.7.0. 0 is no limit.", "session"),
     Setting("min_data_rate", (), size(), 0, LIMITS,
             "Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the client "
             "counts. 0 is no limit.", "session"),

@@ -125,9 +125,10 @@ class _Exchange:
                 with suppress(Reject):
                     dialogue.limits.attempt()
             dialogue.limits.decided(right=False)
-        dialogue.auth_failures += 1
         if answer.code >= 500:  # what is temporary proves nothing against the client
             dialogue.journal.authenticated(dialogue.session, self._mechanism, None, self.asked_binding)
+        if answer.code >= 500 or self.tries:
+            dialogue.auth_failures += 1
         dialogue.wire.pause(dialogue.rules.auth_failure_delay, self.heard, idle=True)
         if 0 < dialogue.rules.max_auth_failures <= dialogue.auth_failures:
             dialogue.journal.ended(dialogue.session, "too many AUTH failures (max_auth_failures)")
