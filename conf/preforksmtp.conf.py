@@ -266,8 +266,8 @@
 # max_refused_recipients = 0
 
 # Most commands that bring no message nearer, between two messages: all that are refused,
-# recipients and messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, XCLIENT, XFORWARD, EHLO again,
-# BDAT 0: 421 4.7.0. 0 is no limit. Per bind.
+# recipients and messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, AUTH, XCLIENT, XFORWARD, EHLO
+# again, BDAT 0: 421 4.7.0. 0 is no limit. Per bind.
 # max_idle_commands = 1000
 
 # Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the

@@ -193,6 +193,7 @@ class Visit:
             self.admit()
 
     def leave(self) -> None:
+        self.decided(right=False)  # in the middle of an exchange
         if self._here:
             self._here = False
             self._limiter.table.leave(self._place)

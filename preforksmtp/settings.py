@@ -287,8 +287,8 @@ SETTINGS = (
             "421 4.7.0. 0 is no limit.", "session"),
     Setting("max_idle_commands", (), integer(), 1000, LIMITS,
             "Most commands that bring no message nearer, between two messages: all that are refused, recipients and "
-            "messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, XCLIENT, XFORWARD, EHLO again, BDAT 0: 421 4.7.0. "
-            "0 is no limit.", "session"),
+            "messages too; NOOP, RSET, VRFY, EXPN, ETRN, HELP, AUTH, XCLIENT, XFORWARD, EHLO again, BDAT 0: 421 "
+            "4.7.0. 0 is no limit.", "session"),
     Setting("min_data_rate", (), size(), 0, LIMITS,
             "Fewest bytes per second of a message, on average over all of it: 421 4.4.2. Only waiting for the client "
             "counts. 0 is no limit.", "session"),

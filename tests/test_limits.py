@@ -217,6 +217,14 @@ def test_attempts_count_before_they_are_tried_and_wait_for_those_under_way() -> 
     assert server.clients.rate(visits[0]._key, FAILURES) == 3, "no more than three were tried and failed"
 
 
+def test_who_leaves_in_the_middle_has_failed() -> None:
+    server = Server(max_auth_failure_rate=1)
+    one, two = server.come(), server.come(worker=1)
+    assert one.attempt() and not two.attempt()
+    one.leave()
+    assert refusal(two, "attempt") == reply.AUTH_FAILURE_RATE
+
+
 def test_who_has_an_account_gets_no_guess_more_for_it() -> None:
     """A success that takes a minute takes back what it has counted, and nothing of the next minute."""
     server = Server(max_auth_failure_rate=20)

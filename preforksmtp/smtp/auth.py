@@ -45,7 +45,7 @@ def auth(dialogue: Dialogue, argument: str) -> Reply:
             dialogue.limits.look()
         identity = MECHANISMS[name].run(initial, exchange.ask, exchange)
     except Reject as refusal:
-        if exchange.tries or refusal.reply.code not in _MISUSE:  # else nothing was tried
+        if exchange.tries or refusal.reply.code not in _MISUSE:  # else nobody was asked anything
             exchange.failed(refusal.reply)
         raise
     exchange.succeeded()
@@ -66,7 +66,7 @@ class _Exchange:
         self._dialogue = dialogue
         self._mechanism = mechanism
         self.heard = monotonic()
-        self.tries = False  # something was tried, and it is not known to be right
+        self.tries = False  # the handler was asked, and the client is not known to be right
         self._failed = False
         self.hostname = dialogue.rules.hostname
         self.salt_key = dialogue.rules.salt_key
@@ -125,9 +125,10 @@ class _Exchange:
                 with suppress(Reject):
                     dialogue.limits.attempt()
             dialogue.limits.decided(right=False)
-        dialogue.auth_failures += 1
-        if answer.code >= 500:  # what is temporary proves nothing against the client
+        if answer.code >= 500 and answer.code not in _MISUSE:  # others prove nothing against the client
             dialogue.journal.authenticated(dialogue.session, self._mechanism, None, self.asked_binding)
+        if answer.code >= 500 or self.tries:
+            dialogue.auth_failures += 1
         dialogue.wire.pause(dialogue.rules.auth_failure_delay, self.heard, idle=True)
         if 0 < dialogue.rules.max_auth_failures <= dialogue.auth_failures:
             dialogue.journal.ended(dialogue.session, "too many AUTH failures (max_auth_failures)")

@@ -26,8 +26,8 @@ class Limits(Protocol):
         """It wants to authenticate."""
 
     def attempt(self) -> bool:
-        """It has said all that is needed for that, and it is tried now: a failure, until `decided` says otherwise.
-        False: not yet, for others of its attempts are under way that may be failures."""
+        """The handler is asked now: a failure, until `decided` says otherwise. False: not yet, for others of its
+        attempts are under way that may be failures."""
 
     def decided(self, right: bool) -> None:
         """The attempt is over, if there was one."""

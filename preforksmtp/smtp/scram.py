@@ -192,7 +192,7 @@ class Attempts(Protocol):
     """What keeps count of those who try."""
 
     def attempt(self) -> None:
-        """Something of the client's is about to be tried. Raises Reject where it has tried too often."""
+        """The handler is about to be asked about what the client says. Raises Reject where it has tried too often."""
 
     def succeeded(self) -> None:
         """It was right."""
@@ -229,14 +229,14 @@ def scram(algorithm: str, plus: bool, initial: bytes | None, ask: Callable[[byte
     binding = first["gs2"].encode() + _channel_binding(first["binding"], plus, verifier)
     if first["authorization"] and _name(first["authorization"]) != name:  # nobody acts for another here
         raise Reject(reply.AUTH_FAILED)
+    verifier.attempt()  # before the hook: how long it looks for somebody may be what the client wants to know
     credential = Credential(verifier.password(name), name, algorithm, verifier)
     nonce = first["nonce"] + _b64(os.urandom(18))
     server_first = f"r={nonce},s={_b64(credential.salt)},i={credential.iterations}"
     final = _match(_FINAL, ask(server_first.encode()))
     message = f"{first['bare']},{server_first},{final['without']}".encode()
-    bound, proof = hmac.compare_digest(_unb64(final["binding"]), binding), _unb64(final["proof"])
-    verifier.attempt()
-    signature = credential.prove(message, proof, bound and final["nonce"] == nonce)
+    bound = hmac.compare_digest(_unb64(final["binding"]), binding)
+    signature = credential.prove(message, _unb64(final["proof"]), bound and final["nonce"] == nonce)
     verifier.succeeded()
     if ask(b"v=" + base64.b64encode(signature)):
         raise Reject(reply.MALFORMED_SCRAM)

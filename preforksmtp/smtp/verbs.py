@@ -166,7 +166,7 @@ VERBS: dict[str, Verb] = {
     "EHLO": Verb(ehlo, 0),
     "LHLO": Verb(lhlo, 0),
     "STARTTLS": Verb(starttls, NO_ARGUMENT, keyword="STARTTLS"),
-    "AUTH": Verb(auth, TLS | HELO | OUTSIDE, AUTH_LINE_OCTETS, "AUTH"),
+    "AUTH": Verb(auth, TLS | HELO | OUTSIDE | IDLE, AUTH_LINE_OCTETS, "AUTH"),
     "MAIL": Verb(mail, TLS | HELO | AUTH, ENVELOPE_LINE_OCTETS),
     "RCPT": Verb(rcpt, TLS, ENVELOPE_LINE_OCTETS),  # it looks for the transaction, which stands for HELO and AUTH
     "DATA": Verb(data, TLS),

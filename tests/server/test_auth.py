@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import signal
 import smtplib
 import ssl
@@ -48,6 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -
     folder = tmp_path_factory.mktemp("auth")
     (folder / "app.py").write_text(APP)
     binds = ["-b", f"{LOOPBACK}?allow_insecure_auth", "-b", f"smtps://{LOOPBACK}"]
+    binds += ["-b", f"smtps://{LOOPBACK}?channel_binding=always", "-b", f"smtps://{LOOPBACK}?channel_binding=never"]
     client = ["--cert-reqs", "optional", "--ca-certs", str(certificate.certfile)]
     settings = ["--require-auth", "--auth-failure-delay", "0.01", *client]
     with Server(folder, *binds, *settings, *certificate.options, "app:Mail") as running:
@@ -175,18 +177,47 @@ def test_smtplib(server: Server, certificate: Certificate, method: str, encrypte
     assert got(server, before).startswith("bob TLSv1." if encrypted else "bob None")
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+AUTO, ALWAYS, NEVER = range(3)  # the binds smtps, in their order
+
+
+def connect(server: Server, certificate: Certificate, version: ssl.TLSVersion, bind: int = AUTO) -> smtplib.SMTP_SSL:
+    context = ssl.create_default_context(cafile=str(certificate.certfile))
+    context.minimum_version = context.maximum_version = version
+    client = smtplib.SMTP_SSL("localhost", server.port("smtps", bind), timeout=30, context=context)
+    client.ehlo()
+    return client
+
+
+@pytest.mark.parametrize(
+    ("version", "bind", "offered"),
+    [(TLS12, AUTO, True), (TLS13, AUTO, False), (TLS13, ALWAYS, True), (TLS12, NEVER, False), (TLS13, NEVER, False)],
+)
+def test_where_plus_is_offered(
+    server: Server, certificate: Certificate, version: ssl.TLSVersion, bind: int, offered: bool
+) -> None:
+    """Where usual clients can complete it: with TLS 1.3 they want tls-exporter, and gave up with the right password."""
+    if "tls-exporter" in ssl.CHANNEL_BINDING_TYPES:
+        offered = bind != NEVER
+    with connect(server, certificate, version, bind) as client:
+        mechanisms = client.esmtp_features["auth"].split()
+        assert ("SCRAM-SHA-256-PLUS" in mechanisms) is ("SCRAM-SHA-1-PLUS" in mechanisms) is offered
+        assert "SCRAM-SHA-256" in mechanisms
+        user = ScramClient("secret", "bob", gs2="y,,")
+        assert exchange(client, "SCRAM-SHA-256", user) == (535 if offered else 235), "y: you do not offer it"
+        user = ScramClient("secret", "bob", gs2="n,,")
+        assert not offered or exchange(client, "SCRAM-SHA-256", user) == 235
+
+
+@pytest.mark.parametrize(("version", "bind"), [(TLS12, AUTO), (TLS13, ALWAYS)], ids=["TLS 1.2", "TLS 1.3"])
 @pytest.mark.parametrize("binding", ["tls-server-end-point", "tls-unique"])
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_scram_plus(
-    server: Server, certificate: Certificate, algorithm: str, binding: str, version: ssl.TLSVersion
+    server: Server, certificate: Certificate, algorithm: str, binding: str, version: ssl.TLSVersion, bind: int
 ) -> None:
     """With the channel's own data it succeeds, with other data it does not; tls-unique is not for TLS 1.3."""
-    context = ssl.create_default_context(cafile=str(certificate.certfile))
-    context.minimum_version = context.maximum_version = version
     mechanism = f"SCRAM-SHA-{algorithm.removeprefix('sha')}-PLUS"
-    with smtplib.SMTP_SSL("localhost", server.port("smtps"), timeout=30, context=context) as client:
-        client.ehlo()
+    with connect(server, certificate, version, bind) as client:
         assert mechanism in client.esmtp_features["auth"].split()
         assert isinstance(client.sock, ssl.SSLSocket)
         ours = client.sock.getpeercert(True)
@@ -209,12 +240,32 @@ def exchange(client: smtplib.SMTP, mechanism: str, user: ScramClient) -> int:
     return code
 
 
-def test_y_is_refused_where_plus_is_offered(server: Server, certificate: Certificate) -> None:
-    context = ssl.create_default_context(cafile=str(certificate.certfile))
-    with smtplib.SMTP_SSL("localhost", server.port("smtps"), timeout=30, context=context) as client:
-        client.ehlo()
-        assert exchange(client, "SCRAM-SHA-256", ScramClient("secret", "bob", gs2="y,,")) == 535
-        assert exchange(client, "SCRAM-SHA-256", ScramClient("secret", "bob", gs2="n,,")) == 235
+def test_the_log_names_the_binding_that_was_asked_for(server: Server, certificate: Certificate) -> None:
+    with connect(server, certificate, TLS13, ALWAYS) as client:
+        assert exchange(client, "SCRAM-SHA-256-PLUS", ScramClient("secret", "bob", gs2="p=tls-exporter,,")) == 535
+        server.wait_for(
+            r"127\.0\.0\.1:\d+ failed AUTH SCRAM-SHA-256-PLUS \(channel binding tls-exporter, which this connection lacks"
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "mechanism"),
+    [
+        (["--priority", "NORMAL:-VERS-TLS1.3"], "SCRAM-SHA-256-PLUS"),
+        # With a binding at hand, and no -PLUS offered, gsasl 2.2.0 gives up before it says a word.
+        (["--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.3", "--no-cb"], "SCRAM-SHA-256"),
+        (["--no-starttls"], "SCRAM-SHA-256"),
+        *((["--no-cb", "-m", name], name) for name in ("SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN")),
+    ],
+)
+def test_gsasl(server: Server, certificate: Certificate, options: list[str], mechanism: str) -> None:
+    command = [need("gsasl"), "--smtp", f"--connect=localhost:{server.port()}", "--verbose", "-a", "bob", *options]
+    command += [f"--x509-ca-file={certificate.certfile}", "--hostname=localhost", "-z", "bob"]
+    for password, code in (("secret", b"235"), ("wrong", b"535")):
+        done = subprocess.run([*command, "-p", password], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+        said = done.stdout + done.stderr
+        assert re.search(rf"^AUTH {mechanism}\s*$".encode(), said, re.MULTILINE), said
+        assert re.search(b"^" + code + b" ", said, re.MULTILINE), said
 
 
 def test_curl_with_a_client_certificate(server: Server, certificate: Certificate) -> None:
@@ -246,8 +297,7 @@ def test_a_drain_ends_the_delay(serve: Serve, certificate: Certificate, tmp_path
         server.wait_for("failed AUTH PLAIN")
         begun = time.monotonic()
         server.send(signal.SIGTERM)
-        assert client.getreply()[0] == 535
-        assert client.getreply()[0] == 421
+        assert client.getreply()[0] == 421, "without the verdict"
         assert server.wait() == 0
         assert time.monotonic() - begun < 25, "neither the delay nor --graceful-timeout was waited for"
 
