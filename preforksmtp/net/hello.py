@@ -20,6 +20,7 @@ from .pace import Wait
 
 MOST_OCTETS = 16384 + 1024  # of a ClientHello and its record headers; usual are 200 to 2000
 MOST_RECORDS = 32  # that it is split over; usual is one
+MOST_PARTS = 128  # extensions, or protocols, of one that we read; usual are 20, and two
 
 _HANDSHAKE = 22  # the type of a record
 _HEADER = 5  # octets in front of each record
@@ -132,7 +133,9 @@ def _parse_body(body: bytes) -> ClientHello:
     extensions, _ = _vector(body, at, 2) if at < len(body) else (b"", at)
     server_name, at = b"", 0
     protocols: tuple[bytes, ...] = ()
-    while at < len(extensions):
+    for _ in range(MOST_PARTS):
+        if at >= len(extensions):
+            break
         kind = int.from_bytes(extensions[at : at + 2], "big")
         content, at = _vector(extensions, at + 2, 2)
         if kind == _SERVER_NAME:
@@ -153,6 +156,8 @@ def _vectors(data: bytes, width: int) -> list[bytes]:
     while at < len(data):
         item, at = _vector(data, at, width)
         found.append(item)
+        if len(found) > MOST_PARTS:
+            raise ValueError("too many")
     return found
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from .pace import Wait
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
+MOST_TLVS = 128  # of version 2; usual are fewer than ten
 V1_OCTETS = 107  # section 2.1: the longest line of version 1, CRLF included
 CRC32C = 0x03  # the only TLV that concerns whether the header can be believed
 
@@ -181,7 +182,9 @@ def parse_v2(header: bytes) -> Header:
 
 def _check_tlvs(header: bytes, at: int) -> None:
     """Walk over the type-length-values behind the addresses; verify a checksum if there is one (section 2.2.2)."""
-    while at < len(header):
+    for _ in range(MOST_TLVS):
+        if at >= len(header):
+            return
         end = at + 3 + int.from_bytes(header[at + 1 : at + 3], "big")
         if at + 3 > len(header) or end > len(header):
             raise ProxyError("PROXY header with a broken TLV")
@@ -191,6 +194,8 @@ def _check_tlvs(header: bytes, at: int) -> None:
             if crc32c(header[: at + 3] + bytes(4) + header[end:]) != int.from_bytes(header[at + 3 : end], "big"):
                 raise ProxyError("PROXY header with a wrong checksum")
         at = end
+    if at < len(header):
+        raise ProxyError(f"PROXY header with more than {MOST_TLVS} TLVs")
 
 
 def crc32c(data: bytes) -> int:

@@ -183,7 +183,7 @@ class _Child:
             threading.Thread(target=server.serve_forever, args=(POLL,), daemon=True).start()
         if self._surroundings.statsd is not None:
             threading.Thread(target=self._surroundings.statsd.run, args=(self._take,), daemon=True).start()
-        self._watch(queue, servers)
+        self._watch(queue)
         self._finish(servers)
         os._exit(0)  # no thread of ours is worth waiting for
 
@@ -195,7 +195,7 @@ class _Child:
         self._last = snapshot = take(self._board, self._surroundings.facts)
         return snapshot
 
-    def _watch(self, queue: SignalQueue, servers: Sequence[StatusServer]) -> None:
+    def _watch(self, queue: SignalQueue) -> None:
         poll, next_sample = select.poll(), time.monotonic()
         poll.register(queue.fileno(), select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
@@ -210,8 +210,6 @@ class _Child:
                     self._surroundings.reopen()
             if time.monotonic() >= next_sample:
                 next_sample = max(next_sample + SAMPLE, time.monotonic())
-                for server in servers:
-                    server.cut_off()
                 self._history.add(self._take())
 
     def _finish(self, servers: Sequence[StatusServer]) -> None:

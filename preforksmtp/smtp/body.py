@@ -200,21 +200,22 @@ class StorageFailed(Reject):
 
 
 class Spool:
-    """The content of a message while it is collected: in memory up to `threshold` octets, above it in a file."""
+    """The content of a message while it is collected: in memory up to `threshold` octets, above it in a file.
+
+    In one piece: a list of blocks, which a client can make as small as it likes, would be many times as large.
+    """
 
     def __init__(self, threshold: int, directory: str | None) -> None:
         self.file: IO[bytes] | None = None
         self._threshold = threshold
         self._directory = directory
-        self._blocks: list[bytes] = []
-        self._size = 0
+        self._content = bytearray()
 
     def add(self, block: bytes) -> None:
         """Raises StorageFailed where there is no room."""
         if self.file is None:
-            self._blocks.append(block)
-            self._size += len(block)
-            if self._size > self._threshold:
+            self._content += block
+            if len(self._content) > self._threshold:
                 self._to_file()
             return
         try:
@@ -225,15 +226,16 @@ class Spool:
     def _to_file(self) -> None:
         try:
             self.file = tempfile.TemporaryFile(dir=self._directory, prefix="preforksmtp-")  # noqa: SIM115 - lives with the message
-            self.file.writelines(self._blocks)
+            self.file.write(self._content)
         except OSError as error:
             raise StorageFailed from error
-        self._blocks.clear()
+        self._content = bytearray()
 
     def finish(self) -> bytes:
         """The content, where it is in memory; a file is complete after this."""
         if self.file is None:
-            return b"".join(self._blocks)
+            content, self._content = bytes(self._content), bytearray()
+            return content
         try:
             self.file.flush()
         except OSError as error:
@@ -241,7 +243,7 @@ class Spool:
         return b""
 
     def close(self) -> None:
-        self._blocks.clear()
+        self._content = bytearray()
         if self.file is not None:
             with suppress(OSError):  # what could not be written does not matter any more
                 self.file.close()

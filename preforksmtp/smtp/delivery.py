@@ -6,6 +6,7 @@ is never acknowledged.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -151,7 +152,8 @@ class BodyStream(BufferedIOBase):
         self._spool = spool
         self._journal = journal
         self._failed: BaseException | None = None  # why a block could not be stored
-        self._rest = b""
+        self._block = b""  # the last one read
+        self._at = 0  # how much of it the handler has had
 
     def readable(self) -> bool:
         return True
@@ -167,20 +169,17 @@ class BodyStream(BufferedIOBase):
         return block
 
     def read1(self, size: int | None = -1, /) -> bytes:
-        block = self._rest or self._await_block()
-        if size is None or size < 0 or size >= len(block):
-            self._rest = b""
-            return block
-        self._rest = block[size:]
-        return block[:size]
+        start, block = self._begin()
+        end = len(block) if size is None or size < 0 else min(start + size, len(block))
+        return self._take(start, end)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        blocks = []
+        content = bytearray()
         left = -1 if size is None else size
         while left and (block := self.read1(left)):
-            blocks.append(block)
+            content += block
             left = left - len(block) if left > 0 else left
-        return b"".join(blocks)
+        return bytes(content)
 
     def readinto(self, buffer: Any, /) -> int:
         block = self.read(len(buffer))
@@ -194,18 +193,16 @@ class BodyStream(BufferedIOBase):
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """One line with its end, or `size` octets of it: give a size, a line of a body may be of any length."""
-        parts = []
-        left = -1 if size is None else size
-        while left and (block := self.read1(left)):
-            end = block.find(b"\n") + 1
-            if end:
-                self._rest = block[end:] + self._rest
-                block = block[:end]
-            parts.append(block)
-            left = left - len(block) if left > 0 else left
-            if end:
+        line = bytearray()
+        left = sys.maxsize if size is None or size < 0 else size
+        while left > len(line):
+            start, block = self._begin()
+            most = min(len(block), start + left - len(line))
+            end = block.find(b"\n", start, most) + 1
+            line += self._take(start, end or most)
+            if end or not block:
                 break
-        return b"".join(parts)
+        return bytes(line)
 
     def finish(self, wanted: bool) -> None:
         """Read what the handler has left, into the spool if there is one. All of it, where the message is `wanted`: the
@@ -213,14 +210,27 @@ class BodyStream(BufferedIOBase):
         if not wanted:
             self._reader.drain()
         else:
-            while self._block():
+            while self._next():
                 pass
+
+    def _begin(self) -> tuple[int, bytes]:
+        """Where the handler goes on: in what is left of the last block, or at the beginning of the next one."""
+        if self._at == len(self._block):
+            self._block, self._at = self._await_block(), 0
+        return self._at, self._block
+
+    def _take(self, start: int, end: int) -> bytes:
+        """This part of the block, for the handler."""
+        block, self._at = self._block, end
+        if end == len(block):
+            self._block, self._at = b"", 0  # not held while we wait for the next one
+        return block[start:end]
 
     def _await_block(self) -> bytes:
         """The next block for the handler, whose clock (handler_timeout) does not run while the client makes it wait."""
         self._journal.handling("", 0.0)
         try:
-            return self._block()
+            return self._next()
         finally:
             self._journal.handling("stream", monotonic())
 
@@ -233,7 +243,7 @@ class BodyStream(BufferedIOBase):
         finally:
             del loss
 
-    def _block(self) -> bytes:
+    def _next(self) -> bytes:
         if self.broken:
             raise ConnectionBroken
         if self._reader.fault is not None:

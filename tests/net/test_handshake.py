@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from preforksmtp.net import hello as hello_module
 from preforksmtp.net.handshake import TLS, explain
 from preforksmtp.net.hello import MOST_RECORDS, ClientHello, HelloReader, NotTLS
+from preforksmtp.net.pace import Wait
 from preforksmtp.net.tls import ServerContext, server_context
 from preforksmtp.net.wire import Wire
 from preforksmtp.prefork.seat import Drain
@@ -385,6 +388,47 @@ def test_a_hello_that_comes_slowly(pki: Path, context: ServerContext) -> None:
         return tls.getpeercert(True)
 
     assert shake(context, connect)[1] == der(pki, "mx")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what SO_RCVLOWAT does for poll()")
+def test_a_hello_that_comes_slowly_wakes_us_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is parsed once, not twenty times a second, nor once an octet."""
+    peeks: list[int] = []
+    peek = hello_module._peek
+    monkeypatch.setattr(hello_module, "_peek", lambda sock: (peeks.append(1), peek(sock))[1])
+    sent = first_flight("mx.example.org", ["smtp"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), 10)
+        server = listener.accept()[0]
+    with client, server, ThreadPoolExecutor(1) as pool:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found = pool.submit(hello_module.await_hello, server, Wait(within(10).hello, NO_DRAIN))
+        for octet in sent:
+            client.sendall(bytes([octet]))
+        assert found.result(10) == ClientHello(b"mx.example.org", (b"smtp",))
+        assert len(peeks) <= 4
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1, "what follows is read as ever"
+
+
+def test_a_hello_through_a_unix_socket() -> None:
+    """poll() knows no SO_RCVLOWAT there."""
+    sent = first_flight("mx.example.org")
+    client, server = socket.socketpair()
+    with client, server, ThreadPoolExecutor(1) as pool:
+        client.sendall(sent[:7])
+        found = pool.submit(hello_module.await_hello, server, Wait(within(10).hello, NO_DRAIN))
+        client.sendall(sent[7:])
+        assert found.result(10) == ClientHello(b"mx.example.org", ())
+        client.sendall(sent[:7])
+        drain = Drain()
+        drain.begin(0.0)
+        server.recv(10_000)
+        client.sendall(sent[:7])
+        with pytest.raises(InterruptedError):
+            hello_module.await_hello(server, Wait(within(10).hello, drain))
+        with pytest.raises(TimeoutError):
+            hello_module.await_hello(server, Wait(within(0.1).hello, NO_DRAIN))
+        drain.close()
 
 
 def test_a_client_that_stops_in_the_middle(context: ServerContext) -> None:

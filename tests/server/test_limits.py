@@ -358,7 +358,7 @@ def test_a_drain_does_not_wait_for_a_delay(serve: Serve, tmp_path: Path, options
 
 def test_a_silent_client_of_a_unix_socket_is_timed_out(serve: Serve, tmp_path: Path) -> None:
     """Unlike one of TCP such a connection has no timeout of its listener."""
-    server = serve("-b", "unix:smtp.sock", "--command-timeout", "0.7", "--data-timeout", "0.7").ready()
+    server = serve("-b", "unix:smtp.sock?pipelined_body=accept", "--command-timeout", "0.7", "--data-timeout", "0.7").ready()
     for words in (b"", b"EHLO a\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\nhalf a line"):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)

@@ -433,24 +433,48 @@ def test_it_drops_its_privileges(serve: Serve, app: Path) -> None:
     assert status.text("/livez") == "200 ok"
 
 
-def test_slow_and_many_clients_do_not_keep_others_out_for_long(serve: Serve, app: Path) -> None:
-    _, status = begin(serve, app)
-    socks = [status.connect() for _ in range(40)]
-    for sock in socks:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused already
-            sock.sendall(b"GET /livez HTTP/1.1\r\nX: ")
-    refused = [sock for sock in socks[32:] if _ends(sock)]
-    assert refused
-    wait_until(lambda: _answers(status), "an answer, once the slow ones are cut off")
-    for sock in socks:
-        sock.close()
+def half(status: Status, said: bytes) -> socket.socket:
+    sock = status.connect()
+    sock.sendall(said)
+    return sock
 
 
-def _ends(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1) == b""
-    except ConnectionResetError:
-        return True
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"G", b"GET /livez HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"],
+    ids=["silent", "an octet", "half a header", "does not read", "TLS", "a body that does not come"],
+)
+def test_slow_and_many_clients_keep_nobody_out(serve: Serve, app: Path, said: bytes) -> None:
+    """Slowloris: each of them is there for as long as it may, and whoever asks is answered at once."""
+    server, status = begin(serve, app)
+    pid = status_pid(server)
+    descriptors, threads = len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+    longest = 0.0
+    with contextlib.ExitStack() as stack:
+        for number in range(400):
+            stack.enter_context(half(status, said))
+            if number % 10 == 0:
+                started = time.monotonic()
+                assert status.text("/livez") == "200 ok"
+                longest = max(longest, time.monotonic() - started)
+        print(f"at most {longest * 1e3:.1f} ms for an answer")
+        assert longest < 5, "sooner than any of them is cut off"
+        assert len(os.listdir(f"/proc/{pid}/task")) == threads
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors + 130
+        assert status_pid(server) == pid
+    wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= descriptors + 1, "they are forgotten")
+
+
+def test_who_is_slow_is_cut_off(serve: Serve, app: Path) -> None:
+    server, status = begin(lambda *arguments: serve(*arguments, patch="import preforksmtp.observe.web as web; web.DEADLINE = 0.5"), app)
+    with half(status, b"GET /livez HTTP/1.1\r\n") as sock:
+        sock.settimeout(0.05)
+        started = time.monotonic()
+        while not _ends(sock):
+            assert time.monotonic() - started < PATIENCE
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(b"X")  # each octet long before the deadline
+        assert status.text("/livez") == "200 ok"
 
 
 def _answers(status: Status) -> bool:
@@ -458,6 +482,43 @@ def _answers(status: Status) -> bool:
         return status.text("/livez") == "200 ok"
     except (OSError, http.client.HTTPException):
         return False
+
+
+def _ends(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("octets", [8193, 100_000, 10_000_000])
+def test_a_request_without_end(serve: Serve, app: Path, octets: int) -> None:
+    _, status = begin(serve, app)
+    with status.connect() as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(b"GET /livez HTTP/1.1\r\nX: " + b"x" * octets)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while data := sock.recv(4096):
+                answer += data
+        assert answer == b"" or answer.startswith(b"HTTP/1.0 431 ")
+        assert answer or octets > 8193
+    assert status.text("/livez") == "200 ok"
+
+
+def test_a_request_in_pieces(serve: Serve, app: Path) -> None:
+    _, status = begin(serve, app)
+    for request in (b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /livez HTTP/1.0\n\n"):
+        with status.connect() as sock:
+            for octet in request:
+                sock.sendall(bytes([octet]))
+            answer = b""
+            while data := sock.recv(4096):
+                answer += data
+        assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nok\n")
 
 
 @pytest.mark.parametrize("request_line", [b"\r\n", b"\x16\x03\x01\x02\x00\r\n", b"GET\r\n", b"GET / HTTP/9.9\r\n\r\n", b"x" * 70000])
