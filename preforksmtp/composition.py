@@ -36,6 +36,7 @@ from .prefork.pool import Serve
 from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
+from .provisions import provide
 from .service import Service, make_terms
 from .service import describe as describe_session
 from .settings import HOOKS
@@ -98,6 +99,7 @@ class Composition:
         inheritance.adopt(sock.fileno() for listener in self.listeners for sock in listener.sockets())
         self.surroundings = Surroundings()
         self.identity = privileges.find(settings.user, settings.group)
+        provide(settings.app, self.identity)
         self.log = logging.getLogger(log.LOGGER)
         views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
         self.certificates = CertificateWatch(views, partial(make_contexts, settings), self.log)
@@ -146,8 +148,8 @@ class Composition:
         self._drop_privileges()
         try:
             self.logs.install()
-        except log.LogError as error:
-            raise BootFailed(BOOT_FAILED, str(error)) from None
+        except log.LogError as error:  # the master could apply it, and who has changed that may be a worker
+            self.log.error("%s; a plain error log stands in for it", error)
         set_title(self.settings.name, "worker")
         if self.settings.scheduling == "auto":
             schedule_as_batch()

@@ -62,10 +62,12 @@ class LogConfigSettings(ErrorLogSettings, Protocol):
     log_config: str
 
 
-def make_configured_log(config: LogConfigSettings, owner: Identity | None = None) -> ConfiguredLog:
+def make_configured_log(
+    config: LogConfigSettings, owner: Identity | None = None, former: LogFile | None = None
+) -> ConfiguredLog:
     """The error log of log_config, read but not installed. LogError."""
     apply = read_log_config(config.log_config, owner)
-    return ConfiguredLog(LogFile("error_logfile", config.error_logfile, owner), config, apply, owner)
+    return ConfiguredLog(LogFile("error_logfile", config.error_logfile, owner, former), config, apply, owner)
 
 
 class ConfiguredLog:
@@ -92,7 +94,7 @@ class ConfiguredLog:
             apply_guarded(self._apply, self._owner)
         except Exception as error:  # it runs classes of the user's choice
             # What was there is closed already. With a descriptor of its own: ours is for the stacks.
-            file = LogFile("error_logfile", self._config.error_logfile, self._owner)
+            file = LogFile("error_logfile", self._config.error_logfile, self._owner, self.file)
             fallback = ErrorLog(file, self._config.log_format, self._config.log_level)
             fallback.install()
             self._handlers = [fallback]
