@@ -64,18 +64,6 @@ def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def as_nobody(script: str, *arguments: str) -> None:
-    """Run Python as nobody; as root it could not show what nobody may do."""
-    done = subprocess.run(
-        ["/usr/bin/env", "python3", "-S", "-c", script, *arguments] if False else [sys.executable, "-c", script, *arguments],
-        preexec_fn=None,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def swap(path: Path, kind: str, target: Path) -> None:
     """What nobody can do in a folder of its own: take a name away, and give it to something else."""
     if path.is_dir() and not path.is_symlink():
@@ -94,10 +82,19 @@ def swap(path: Path, kind: str, target: Path) -> None:
         path.mkdir()
     elif kind == "own file":
         path.write_text("")
-    os.chown(path, NOBODY, NOBODY, follow_symlinks=False) if kind != "hard link" else None
+    if kind != "hard link":
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 KINDS = ("link", "link to nothing", "hard link", "fifo", "folder")
+NAMES = ("access.log", "dialogue", "run.pid", "ctl.sock", "lmtp.sock", "status.sock")
+
+
+def begin(tree: Path, *more: str, app: str = DISCARD) -> Server:
+    """As root, for nobody, in nobody's folder, with each of NAMES in it."""
+    options = ["--access-logfile", "access.log", "--transcript", "dialogue", "-p", "run.pid"]
+    options += ["--control-socket", "ctl.sock", "--status-bind", "unix:status.sock?mode=660"]
+    return Server(tree / "open", "-b", LOOPBACK, "-b", "lmtp://unix:lmtp.sock?mode=600", "-u", "nobody", *options, *more, app)
 
 
 def serves(port: int) -> None:
@@ -107,14 +104,54 @@ def serves(port: int) -> None:
         assert talk.ask("QUIT").startswith("221")
 
 
-def arguments(folder: Path) -> list[str]:
-    return [word for name, option in FILES.items() for word in (option, name)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_that_are_swapped_while_it_runs(tree: Path, kind: str) -> None:
+    """Reopened, reloaded, stopped: nothing happens to what is root's, and the server serves on."""
+    secret, folder = tree / "secret", tree / "open"
+    (tree / "conf.py").write_text("bind = ['127.0.0.1:0', 'lmtp://unix:lmtp.sock?mode=600']\n")
+    options = ["-c", str(tree / "conf.py")]
+    with begin(tree, *options) as server:
+        server.ready()
+        serves(server.port())
+        for name in NAMES:
+            assert (folder / name).exists(), name
+            swap(folder / name, kind, secret / "victim")
+        before = snapshot(secret)
+        swapped = snapshot(folder)
+        server.send(signal.SIGUSR1)
+        server.wait_for("access_logfile: cannot open access.log: .*the old file stays in use")
+        serves(server.port())
+        (tree / "conf.py").write_text("bind = ['127.0.0.1:0', 'lmtp://unix:lmtp.sock?mode=666']\n")
+        server.send(signal.SIGHUP)
+        server.wait_for("reload done")
+        serves(server.port())
+        assert server.stop() == 0
+        assert "Traceback" not in server.output
+    assert snapshot(secret) == before
+    assert {name: found for name, found in snapshot(folder).items() if "Maildir" not in name} == swapped
 
 
-class Victim(Server):
-    """As root, for nobody, in nobody's folder."""
-
-    def __init__(self, tree: Path, *more: str, app: str = DISCARD) -> None:
-        self.log = tree / "open" / "error.log"
-        self.file = os.open  # the log as it was at first, whatever name it has later
-        super().__init__(tree / "open", "-b", "127.0.0.1:0", "-u", "nobody", *more, app)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*NAMES, "error.log"])
+def test_names_that_are_taken_at_the_start(tree: Path, kind: str, name: str) -> None:
+    """One line that says what is wrong with the folder, and exit code 1; but a pid file may take a name that is free."""
+    secret, folder = tree / "secret", tree / "open"
+    options = {
+        "access.log": ["--access-logfile", name], "dialogue": ["--transcript", name], "run.pid": ["-p", name],
+        "ctl.sock": ["--control-socket", name], "lmtp.sock": ["-b", f"lmtp://unix:{name}"],
+        "status.sock": ["--status-bind", f"unix:{name}"], "error.log": ["--error-logfile", name],
+    }[name]  # fmt: skip
+    swap(folder / name, kind, secret / "victim")
+    before, taken = snapshot(secret), snapshot(folder)
+    with Server(folder, "-b", LOOPBACK, "-u", "nobody", *options, DISCARD) as server:
+        if (name, kind) == ("run.pid", "hard link"):  # a file: its name is taken over, and that is all
+            server.ready()
+            assert server.stop() == 0
+            assert snapshot(secret) == before
+            return
+        assert server.wait() == 1
+        line = server.lines[-1]
+        assert line.startswith("preforksmtp: error: "), server.output
+        assert name in line
+    assert snapshot(secret) == before
+    assert snapshot(folder) == taken
