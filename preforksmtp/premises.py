@@ -119,11 +119,16 @@ def _who_creates(file: str, owner: privileges.Identity | None) -> privileges.Ide
 def _check_place(name: str, path: str) -> list[str]:
     folder = os.path.dirname(path) or "."
     try:
-        reach(path).close()
+        with reach(path) as place:
+            mode = place.status().st_mode if place.inode() is not None else None
     except FileNotFoundError:
         return [f"{name}: the folder {folder} does not exist"]
     except OSError as error:
         return [f"{name}: cannot make {path}: {error.strerror}"]
+    fits = mode is None or (stat.S_ISREG(mode) if name == "pid" else stat.S_ISSOCK(mode))
+    if not fits:
+        kind = "regular file" if name == "pid" else "socket"
+        return [f"{name}: {path} is there and is no {kind}; remove it or choose another path"]
     return _check_writable(name, folder, None)
 
 
