@@ -23,7 +23,7 @@ _AT_ONCE = os.O_NONBLOCK
 _MODE = 0o640
 
 
-def open_log(path: str, owner: Identity | None, flags: int = _FLAGS) -> int:
+def open_log(path: str, owner: Identity | None, flags: int = _FLAGS, mode: int = _MODE) -> int:
     """A descriptor to append to. `owner`: the workers' user, where it is another one than ours; to it root gives the
     file, unless `flags` are those of somebody who only looks."""
     stranger = owner if owner is not None and owner.uid != 0 and os.geteuid() == 0 else None
@@ -32,15 +32,15 @@ def open_log(path: str, owner: Identity | None, flags: int = _FLAGS) -> int:
     except OSError as error:
         if stranger is None or isinstance(error, FileNotFoundError):
             raise
-        return _open_as(stranger, Place(path, None, path), flags | os.O_NOFOLLOW, error.strerror or str(error))
+        return _open_as(stranger, Place(path, None, path), flags | os.O_NOFOLLOW, mode, error.strerror or str(error))
     with place:
         if place.descriptor is not None:
             return os.dup(place.descriptor)
         if place.others and stranger is not None:
-            return _open_as(stranger, place, flags, place.others)
+            return _open_as(stranger, place, flags, mode, place.others)
         truncate = flags & os.O_TRUNC and place.folder is not None  # root: not before it has looked at the file
         try:
-            fd = place.open((flags & ~os.O_TRUNC if truncate else flags) | _AT_ONCE, _MODE)
+            fd = place.open((flags & ~os.O_TRUNC if truncate else flags) | _AT_ONCE, mode)
         except OSError as error:
             raise type(error)(error.errno, _explain(error)) from None
         if place.folder is not None:
@@ -66,11 +66,11 @@ def _settle(fd: int, place: Place, owner: Identity | None, *, truncate: bool) ->
         raise
 
 
-def _open_as(owner: Identity, place: Place, flags: int, why: str) -> int:
+def _open_as(owner: Identity, place: Place, flags: int, mode: int, why: str) -> int:
     """With the rights of the workers' user: whatever is there, it could write to that itself."""
     try:
         with acting_as(owner):
-            fd = place.open(flags & ~os.O_TRUNC | _AT_ONCE, _MODE)
+            fd = place.open(flags & ~os.O_TRUNC | _AT_ONCE, mode)
     except OSError as error:
         if error.errno == errno.ELOOP:  # why tells of it, or the name was a link only just now
             raise OSError(errno.ELOOP, f"it is a symbolic link, and {place.others}" if place.others else why) from None
