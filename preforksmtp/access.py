@@ -201,7 +201,7 @@ class AccessLog:
     ) -> None:
         self.enabled = file is not None or syslog is not None
         self._syslog = syslog
-        self._file = file
+        self.file = file
         self._line = line
         self._lost = 0
         self._complain_at = 0.0
@@ -214,24 +214,24 @@ class AccessLog:
             line = self._line(record)
             if self._syslog is not None:
                 self._syslog.record("INFO", line)
-            if self._file is not None:
-                self._file.write(line)
+            if self.file is not None:
+                self.file.write(line)
         except Exception as error:
             self._complain(error)
 
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
         try:
-            if self._file is not None:
-                self._file.reopen()
+            if self.file is not None:
+                self.file.reopen()
         except (LogError, OSError) as error:
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
 
     def close(self) -> None:
         """Close the file; the log is disabled then."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._syslog = None
+        if self.file is not None:
+            self.file.close()
+        self.file = self._syslog = None
         self.enabled = False
 
     def _complain(self, error: Exception) -> None:
@@ -246,9 +246,13 @@ class AccessLog:
 
 
 def open_access_log(
-    config: AccessLogSettings, syslog: Syslog | None = None, owner: Identity | None = None
+    config: AccessLogSettings,
+    syslog: Syslog | None = None,
+    owner: Identity | None = None,
+    former: LogFile | None = None,
 ) -> AccessLog:
     """The access log that the settings ask for; disabled without access_logfile and syslog. Raises LogError."""
     line = json_record if config.log_format == "json" else compile_format(config.access_logformat)
-    file = None if config.access_logfile is None else LogFile("access_logfile", config.access_logfile, owner)
+    path = config.access_logfile
+    file = None if path is None else LogFile("access_logfile", path, owner, former)
     return AccessLog(file, line, syslog)

@@ -68,15 +68,17 @@ def warnings(config: "Config") -> list[str]:
     return lines
 
 
-def check(config: "Config") -> list[str]:
+def check(config: "Config", former: "Config | None" = None) -> list[str]:
     """What a start would stumble over, application and binding aside: certificates, files, folders.
 
-    Call it after config.apply(), for relative names start from `chdir`.
+    Call it after config.apply(), for relative names start from `chdir`. `former`: the configuration in force, of a
+    reload: what is in use already is no reason to fail, whatever has become of its name.
     """
     from preforksmtp import premises
 
-    errors = _check_certificates(config) + _check_identity(config) + _check_auth_secret(config) + premises.check(config)
-    errors += _check_syslog(config) + _check_log_config(config)
+    errors = _check_certificates(config) + _check_identity(config) + _check_auth_secret(config)
+    errors += premises.check(config, former)
+    errors += _check_syslog(config) + _check_log_config(config, reload=former is not None)
     errors += [
         f"pythonpath: {folder} is no folder" for folder in config.pythonpath if not os.path.isdir(folder)
     ]
@@ -276,8 +278,9 @@ def _check_syslog(config: "Config") -> list[str]:
     return []
 
 
-def _check_log_config(config: "Config") -> list[str]:
-    """Applied to the logging of this process, for nothing less shows whether it can be."""
+def _check_log_config(config: "Config", *, reload: bool) -> list[str]:
+    """Applied to the logging of this process, for nothing less shows whether it can be. A file that cannot be opened is
+    no reason to refuse a reload: the error log takes its place."""
     from preforksmtp.log import LogError
     from preforksmtp.logconfig import apply_guarded, explain, read_log_config
     from preforksmtp.premises import workers_user
@@ -290,5 +293,7 @@ def _check_log_config(config: "Config") -> list[str]:
     except LogError as error:
         return [str(error)]
     except Exception as error:  # it runs classes of the user's choice
+        if reload and (isinstance(error, OSError) or isinstance(error.__cause__, OSError)):
+            return []
         return [explain(config.log_config, error)]
     return []

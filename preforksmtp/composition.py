@@ -37,6 +37,7 @@ from .prefork.pool import Serve
 from .prefork.scheduling import schedule_as_batch
 from .prefork.title import set_title
 from .prefork.worker import BOOT_FAILED, BootFailed, Worker
+from .provisions import provide
 from .salts import CHANCE, salt_key
 from .service import Service, Terms, end_strays, make_terms
 from .service import describe as describe_session
@@ -101,6 +102,7 @@ class Composition:
         self.surroundings = Surroundings()
         self._folder = self.surroundings.folder
         self.identity = privileges.find(settings.user, settings.group)
+        provide(settings.app, self.identity)
         self.log = logging.getLogger(log.LOGGER)
         views = [view for view in map(settings.for_bind, settings.binds()) if view.certfile]
         try:
@@ -153,8 +155,8 @@ class Composition:
         self._drop_privileges()
         try:
             self.logs.install()
-        except log.LogError as error:
-            raise BootFailed(BOOT_FAILED, str(error)) from None
+        except log.LogError as error:  # the master could apply it, and who has changed that may be a worker
+            self.log.error("%s; a plain error log stands in for it", error)
         set_title(self.settings.name, "worker")
         if self.settings.scheduling == "auto":
             schedule_as_batch()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from .app import AppError, load_app
 from .config import Config
+from .place import reading
 from .prefork.watch import FileWatch, mark
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .smtp.handler import Hooks
 
 INTERVAL = 0.5  # seconds between two looks
+LONGEST = 1 << 20  # bytes of reports that are taken in at a time; the rest waits in the pipe
+LARGEST = 16 << 20  # bytes of a source file that is looked into
+MOST = 20_000  # files that are watched
 _LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
@@ -43,7 +47,7 @@ class Development:
         self._settings: Callable[[], Config] = lambda: settings
         self._watch = FileWatch()
         self._broken: list[str] = []  # files that do not compile
-        self._text = b""
+        self._text = b""  # a report that has come in part
         self._look_at = 0.0
         self._reports, self._report = os.pipe()
         os.set_blocking(self._reports, False)
@@ -124,14 +128,22 @@ class Development:
             self._master.reload.request()
 
     def _take_reports(self) -> None:
+        """A worker may write anything into the pipe, and its application too: what is no report is passed over."""
         with contextlib.suppress(BlockingIOError):
-            while block := os.read(self._reports, 65536):
+            while len(self._text) < LONGEST and (block := os.read(self._reports, 65536)):
                 self._text += block
         *lines, self._text = self._text.split(b"\n")
+        if len(self._text) > select.PIPE_BUF:  # no report is that long
+            self._text = b""
         for line in lines:
-            path, known = json.loads(line)
-            self._log.debug("reload: watching %s", path)
-            self._watch.add(path, tuple(known))
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                path, known = json.loads(line)
+                if not isinstance(path, str) or not all(isinstance(mark, int) for mark in known):
+                    continue
+                if len(self._watch) >= MOST:
+                    continue
+                self._log.debug("reload: watching %s", path)
+                self._watch.add(path, tuple(known))
 
     def _reloaded(self, fault: str) -> None:
         """A reload is over. After a failure what is missing may be a module that nobody has imported yet."""
@@ -163,8 +175,9 @@ def _syntax_error(path: str) -> str:
     if not path.endswith(".py"):
         return ""
     try:
-        with open(path, "rb") as file:
-            source = file.read()
+        # As root what it may read of a worker's; no FIFO, and nothing without an end, which a worker may have named.
+        with reading(path) as fd, open(fd, "rb", closefd=False) as file:
+            source = file.read(LARGEST)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             compile(source, path, "exec", dont_inherit=True)

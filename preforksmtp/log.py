@@ -6,6 +6,8 @@ line. Knows no setting but its own few. A file that cannot be opened is a LogErr
 that cannot be written (a full disk) is lost, never an exception in a session.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -34,12 +36,22 @@ class LogError(Exception):
 class LogFile:
     """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened."""
 
-    def __init__(self, setting: str, path: str, owner: Identity | None = None) -> None:
-        """`owner`: whom workers run as, for they must be able to reopen the file (USR1)."""
+    def __init__(
+        self, setting: str, path: str, owner: Identity | None = None, former: LogFile | None = None
+    ) -> None:
+        """`owner`: whom workers run as, for they must be able to reopen the file (USR1). `former`: that of this setting
+        so far, which stays in use if it has the same path and cannot be opened again: a reload must not depend on what
+        the workers' user has made of its own folder."""
         self.setting = setting
         self.path = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
         self._owner = owner
-        self.fd = STREAMS[setting] if path == "-" else self._open()
+        try:
+            self.fd = STREAMS[setting] if path == "-" else self._open()
+        except LogError as error:
+            if former is None or former.path != self.path:
+                raise
+            self.fd = os.dup(former.fd)
+            logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
 
     def write(self, line: str) -> None:
         """One line, its newline included, in one system call."""
@@ -171,10 +183,13 @@ class ErrorLog:
 
 
 def make_error_log(
-    config: ErrorLogSettings, syslog: Syslog | None = None, owner: Identity | None = None
+    config: ErrorLogSettings,
+    syslog: Syslog | None = None,
+    owner: Identity | None = None,
+    former: LogFile | None = None,
 ) -> ErrorLog:
     """The error log that the settings ask for, open but not installed. Raises LogError."""
-    file = LogFile("error_logfile", config.error_logfile, owner)
+    file = LogFile("error_logfile", config.error_logfile, owner, former)
     return ErrorLog(file, config.log_format, config.log_level, syslog)
 
 

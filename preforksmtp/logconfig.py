@@ -5,7 +5,7 @@ is applied to the logging of the whole process, for that is what logging.config 
 LogError with one line. The error log's own file stays open beside it: stacks of a worker that hangs are written there.
 
 It is code (it names classes, and arguments that are evaluated), so root takes it from root only. What its FileHandlers
-open in root's master is opened as our own logs are (logfile.py), at the start as at a rollover.
+open is opened as our own logs are (logfile.py), at the start as at a rollover.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ class LogConfigSettings(ErrorLogSettings, Protocol):
     log_config: str
 
 
-def make_configured_log(config: LogConfigSettings, owner: Identity | None = None) -> ConfiguredLog:
+def make_configured_log(
+    config: LogConfigSettings, owner: Identity | None = None, former: LogFile | None = None
+) -> ConfiguredLog:
     """The error log of log_config, read but not installed. LogError."""
     apply = read_log_config(config.log_config, owner)
-    return ConfiguredLog(LogFile("error_logfile", config.error_logfile, owner), config, apply, owner)
+    return ConfiguredLog(LogFile("error_logfile", config.error_logfile, owner, former), config, apply, owner)
 
 
 class ConfiguredLog:
@@ -92,7 +94,9 @@ class ConfiguredLog:
             apply_guarded(self._apply, self._owner)
         except Exception as error:  # it runs classes of the user's choice
             # What was there is closed already. With a descriptor of its own: ours is for the stacks.
-            file = LogFile("error_logfile", self._config.error_logfile, self._owner)
+            for old in logger.handlers[:]:
+                logger.removeHandler(old)
+            file = LogFile("error_logfile", self._config.error_logfile, self._owner, self.file)
             fallback = ErrorLog(file, self._config.log_format, self._config.log_level)
             fallback.install()
             self._fallback = fallback
@@ -132,14 +136,11 @@ class ConfiguredLog:
 
 def apply_guarded(apply: Callable[[], None], owner: Identity | None) -> None:
     """Apply a configuration, its files opened as our own logs are, now and later. What apply() raises, OSError."""
-    if os.geteuid() != 0:
-        apply()
-        return
     plain, former = logging.FileHandler._open, set(_living_files())
 
     def guarded(handler: logging.FileHandler) -> Any:
         def opener(path: str, flags: int) -> int:
-            return open_log(_as_seen_from_here(path), owner, flags)
+            return open_log(_as_seen_from_here(path), owner, flags, 0o666)
 
         return open(handler.baseFilename, handler.mode, encoding=handler.encoding, errors=handler.errors, opener=opener)
 
@@ -151,7 +152,7 @@ def apply_guarded(apply: Callable[[], None], owner: Identity | None) -> None:
     for handler in _living_files():
         if handler not in former:
             handler._open = guarded.__get__(handler)  # type: ignore[method-assign]
-            if isinstance(handler, logging.handlers.BaseRotatingHandler):
+            if isinstance(handler, logging.handlers.BaseRotatingHandler) and os.geteuid() == 0:
                 _guard_rollover(handler, owner)
 
 
@@ -169,7 +170,7 @@ def _guard_rollover(handler: logging.handlers.BaseRotatingHandler, owner: Identi
     plain, user = handler.handle, owner
 
     def handle(record: logging.LogRecord) -> Any:
-        with acting_as(user):
+        with acting_as(user) if os.geteuid() == 0 else contextlib.nullcontext():  # not in a worker
             return plain(record)
 
     handler.handle = handle  # type: ignore[method-assign]

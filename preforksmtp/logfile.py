@@ -23,7 +23,7 @@ _AT_ONCE = os.O_NONBLOCK
 _MODE = 0o640
 
 
-def open_log(path: str, owner: Identity | None, flags: int = _FLAGS) -> int:
+def open_log(path: str, owner: Identity | None, flags: int = _FLAGS, mode: int = _MODE) -> int:
     """A descriptor to append to. `owner`: the workers' user, where it is another one than ours; to it root gives the
     file, unless `flags` are those of somebody who only looks."""
     stranger = owner if owner is not None and owner.uid != 0 and os.geteuid() == 0 else None
@@ -32,19 +32,23 @@ def open_log(path: str, owner: Identity | None, flags: int = _FLAGS) -> int:
     except OSError as error:
         if stranger is None or isinstance(error, FileNotFoundError):
             raise
-        return _open_as(stranger, Place(path, None, path), flags | os.O_NOFOLLOW, error.strerror or str(error))
+        return _open_as(stranger, Place(path, None, path), flags | os.O_NOFOLLOW, mode, error.strerror or str(error))
     with place:
         if place.descriptor is not None:
             return os.dup(place.descriptor)
         if place.others and stranger is not None:
-            return _open_as(stranger, place, flags, place.others)
-        if place.folder is None:
-            return _patient(place.open(flags | _AT_ONCE, _MODE))
-        fd = place.open(flags & ~os.O_TRUNC | _AT_ONCE, _MODE)
-        return _patient(_settled(fd, place, owner if flags & os.O_CREAT else None, truncate=bool(flags & os.O_TRUNC)))
+            return _open_as(stranger, place, flags, mode, place.others)
+        truncate = flags & os.O_TRUNC and place.folder is not None  # root: not before it has looked at the file
+        try:
+            fd = place.open((flags & ~os.O_TRUNC if truncate else flags) | _AT_ONCE, mode)
+        except OSError as error:
+            raise type(error)(error.errno, _explain(error)) from None
+        if place.folder is not None:
+            _settle(fd, place, owner if flags & os.O_CREAT else None, truncate=bool(truncate))
+        return _patient(fd)
 
 
-def _settled(fd: int, place: Place, owner: Identity | None, *, truncate: bool) -> int:
+def _settle(fd: int, place: Place, owner: Identity | None, *, truncate: bool) -> None:
     """Root has opened it: what may be done with it depends on what it is."""
     try:
         status = os.fstat(fd)
@@ -60,17 +64,17 @@ def _settled(fd: int, place: Place, owner: Identity | None, *, truncate: bool) -
     except BaseException:
         os.close(fd)
         raise
-    return fd
 
 
-def _open_as(owner: Identity, place: Place, flags: int, why: str) -> int:
+def _open_as(owner: Identity, place: Place, flags: int, mode: int, why: str) -> int:
     """With the rights of the workers' user: whatever is there, it could write to that itself."""
     try:
         with acting_as(owner):
-            fd = place.open(flags & ~os.O_TRUNC | _AT_ONCE, _MODE)
+            fd = place.open(flags & ~os.O_TRUNC | _AT_ONCE, mode)
     except OSError as error:
-        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise OSError(error.errno, f"{reason} (opened as uid {owner.uid}, because {why})") from None
+        if error.errno == errno.ELOOP:  # why tells of it, or the name was a link only just now
+            raise OSError(errno.ELOOP, f"it is a symbolic link, and {place.others}" if place.others else why) from None
+        raise OSError(error.errno, f"{_explain(error)} (opened as uid {owner.uid}, because {why})") from None
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         os.close(fd)
@@ -78,6 +82,12 @@ def _open_as(owner: Identity, place: Place, flags: int, why: str) -> int:
     if flags & os.O_TRUNC:
         os.ftruncate(fd, 0)
     return fd
+
+
+def _explain(error: OSError) -> str:
+    if error.errno == errno.ENXIO:
+        return "it is a FIFO that nobody reads from, or a socket"
+    return error.strerror or str(error)
 
 
 def _patient(fd: int) -> int:

@@ -16,28 +16,32 @@ from .log import LogError
 from .logconfig import ConfiguredLog, make_configured_log
 from .prefork import privileges
 from .syslog import open_syslog
-from .transcript import open_transcript
+from .transcript import Transcript, open_transcript
 
 if TYPE_CHECKING:
     from .config import Config
 
 
 class Logs:
-    def __init__(self, settings: Config) -> None:
+    def __init__(self, settings: Config, former: Logs | None = None) -> None:
+        """`former`: those in force. What they have open already stays in use where it cannot be opened again."""
         owner = privileges.find(settings.user, settings.group)
+        error = former.error.file if former is not None else None
+        access = former.access.file if former is not None else None
+        transcript = former.transcript.file if former is not None and former.transcript is not None else None
         with contextlib.ExitStack() as stack:
             self.syslog = open_syslog(settings, owner)
             if self.syslog is not None:
                 stack.callback(self.syslog.close)
             self.error: log.ErrorLog | ConfiguredLog
             if settings.log_config is None:
-                self.error = log.make_error_log(settings, self.syslog, owner)
+                self.error = log.make_error_log(settings, self.syslog, owner, error)
             else:
-                self.error = make_configured_log(settings, owner)
+                self.error = make_configured_log(settings, owner, error)
             stack.callback(self.error.close)
-            self.access: AccessLog = open_access_log(settings, self.syslog, owner)
+            self.access: AccessLog = open_access_log(settings, self.syslog, owner, access)
             stack.callback(self.access.close)
-            self.transcript = open_transcript(settings, owner)
+            self.transcript: Transcript | None = open_transcript(settings, owner, transcript)
             stack.pop_all()
 
     def install(self) -> None:

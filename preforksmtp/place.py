@@ -115,7 +115,7 @@ class Place:
         if self.folder is None or not self.shaky:
             return self.path
         if sys.platform != "linux":
-            raise _refusal("the folder may be another one by now", self.shaky)
+            raise OSError(errno.EPERM, f"{self.shaky}; use a folder that only root may write to")
         return f"/proc/self/fd/{self.folder}/{self.name}"
 
 
@@ -311,4 +311,4 @@ def name_of(fd: int, path: str) -> str:
 
 
 def _refusal(what: str, others: str) -> OSError:
-    return OSError(errno.ELOOP, f"{what}, and {others}; root only takes what nobody else can have put there")
+    return OSError(errno.ELOOP, f"{what}, and {others}: remove it, or use a folder that only root may write to")

@@ -24,18 +24,22 @@ if TYPE_CHECKING:
 _LOGS = ("error_logfile", "access_logfile", "transcript")
 
 
-def check(config: Config) -> list[str]:
-    """What a start would stumble over."""
+def check(config: Config, former: Config | None = None) -> list[str]:
+    """What a start would stumble over; or a reload, which goes on with what `former` has."""
     owner = workers_user(config)
     errors = []
     for name in _LOGS:
         file = getattr(config, name)
-        if file not in (None, "-"):
+        if file not in (None, "-") and (former is None or getattr(former, name) != file):
             errors += _check_log(name, file, owner)
+    made = set(_made_by_the_master(former)) if former is not None else set()
     for name, path in _made_by_the_master(config):
-        errors += _check_place(name, path)
+        if (name, path) not in made:
+            errors += _check_place(name, path)
+    known = _spool_dirs(former) if former is not None else []
     for folder in _spool_dirs(config):
-        errors += _check_writable("spool_dir", folder, owner)
+        if folder not in known:
+            errors += _check_writable("spool_dir", folder, owner)
     return errors
 
 
@@ -115,11 +119,16 @@ def _who_creates(file: str, owner: privileges.Identity | None) -> privileges.Ide
 def _check_place(name: str, path: str) -> list[str]:
     folder = os.path.dirname(path) or "."
     try:
-        reach(path).close()
+        with reach(path) as place:
+            mode = place.status().st_mode if place.inode() is not None else None
     except FileNotFoundError:
         return [f"{name}: the folder {folder} does not exist"]
     except OSError as error:
         return [f"{name}: cannot make {path}: {error.strerror}"]
+    fits = mode is None or (stat.S_ISREG(mode) if name == "pid" else stat.S_ISSOCK(mode))
+    if not fits:
+        kind = "regular file" if name == "pid" else "socket"
+        return [f"{name}: {path} is there and is no {kind}; remove it or choose another path"]
     return _check_writable(name, folder, None)
 
 

@@ -106,7 +106,7 @@ class Reloader:
         """Throw-away child: everything short of binding and of loading the application, which the first new worker
         does."""
         settings = self._invocation.load()
-        errors = check(settings)
+        errors = check(settings, former=self.current.settings)
         if errors:
             raise ConfigError(errors)
         make_contexts(settings)
@@ -118,7 +118,7 @@ class Reloader:
             settings = self._invocation.load()
             revision = revise_listeners(self.current.listeners, settings.binds(), backlog=settings.backlog)
             try:
-                logs = Logs(settings)
+                logs = Logs(settings, self.current.logs)
                 try:
                     new = Composition(settings, logs, revision, self.current.inheritance, self.current.load)
                 except BaseException:

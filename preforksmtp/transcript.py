@@ -30,31 +30,34 @@ class TranscriptSettings(Protocol):
     transcript: str | None
 
 
-def open_transcript(config: TranscriptSettings, owner: Identity | None = None) -> Transcript | None:
+def open_transcript(
+    config: TranscriptSettings, owner: Identity | None = None, former: LogFile | None = None
+) -> Transcript | None:
     """The transcript that the settings ask for, if they ask for one. LogError."""
-    return Transcript(LogFile("transcript", config.transcript, owner)) if config.transcript is not None else None
+    path = config.transcript
+    return Transcript(LogFile("transcript", path, owner, former)) if path is not None else None
 
 
 class Transcript:
     """The file, of all sessions together."""
 
     def __init__(self, file: LogFile) -> None:
-        self._file = file
+        self.file = file
 
     def write(self, session_id: str, mark: str, text: str) -> None:
         """One line. A full disk costs the line and nothing else."""
         with contextlib.suppress(OSError):
-            self._file.write(f"{format_time(time.time())} {session_id} {mark}: {escape(text)}\n")
+            self.file.write(f"{format_time(time.time())} {session_id} {mark}: {escape(text)}\n")
 
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
         try:
-            self._file.reopen()
+            self.file.reopen()
         except (LogError, OSError) as error:
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
 
     def close(self) -> None:
-        self._file.close()
+        self.file.close()
 
 
 class TranscribedWire:

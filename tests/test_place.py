@@ -157,7 +157,7 @@ def test_a_link_that_somebody_else_may_have_put_is_not_followed(
     give_link = folder / "link"
     give_link.symlink_to(root / "secret")
     give(give_link)
-    with pytest.raises(OSError, match="is a symbolic link, and .*root only takes"):
+    with pytest.raises(OSError, match="is a symbolic link, and .*: remove it, or use a folder"):
         reach(str(give_link / "file"))
     (folder / "direct").symlink_to(root / "secret" / "file")
     give(folder / "direct")

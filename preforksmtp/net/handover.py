@@ -1,8 +1,8 @@
 """Listeners handed from one master to the next (an upgrade), through descriptors that survive exec and one variable.
 
 The variable PREFORKSMTP_FD is a JSON list: for each listener its descriptor and those of its further lanes, its
-address, the bind it served, the file it owns and its name if systemd passed it. Each descriptor is verified: it must be
-a listening socket with that address.
+address, the bind it served, the file it owns, with its inode, and its name if systemd passed it. Each descriptor is
+verified: it must be a listening socket with that address.
 Both masters have the socket for a while, so neither removes the file of a unix socket while the other lives
 (`Listener.shared`). Fails with ListenError, one line.
 """
@@ -47,6 +47,7 @@ def pack(listeners: Sequence[Listener]) -> str:
                 "number": number,  # a bind may have several sockets, and two binds the same text (port 0)
                 "scheme": listener.bind.scheme,
                 "path": listener.path,
+                "inode": listener.inode,
                 "passed": listener.passed and [listener.passed.fd, listener.passed.name],
             }
         )
@@ -77,7 +78,9 @@ def _take(row: dict[str, object], binds: dict[int, Bind]) -> Listener:
         binds[number] = Bind(text, str(row["scheme"]), fd=fd) if known else parse_bind(text)
     passed = Passed(*row["passed"]) if isinstance(row["passed"], list) else None
     path = str(row["path"]) if row["path"] is not None else None
-    listener = Listener(binds[number], sock, path=path, passed=passed)
+    inode = row.get("inode")
+    known_inode = (int(inode[0]), int(inode[1])) if isinstance(inode, list) else None
+    listener = Listener(binds[number], sock, path=path, inode=known_inode, passed=passed)
     listener.shared = True
     lanes = row.get("lanes", [])
     listener.lanes += [_adopt(int(lane), str(row["address"])) for lane in (lanes if isinstance(lanes, list) else [])]

@@ -56,9 +56,16 @@ class Listener:
     """A listening socket with the Bind it serves."""
 
     def __init__(
-        self, bind: Bind, sock: socket.socket, *, path: str | None = None, passed: Passed | None = None
+        self,
+        bind: Bind,
+        sock: socket.socket,
+        *,
+        path: str | None = None,
+        inode: tuple[int, int] | None = None,
+        passed: Passed | None = None,
     ) -> None:
-        """`path`: file of a unix socket that this process bound, to be removed by close(). `passed`: by systemd."""
+        """`path`: file of a unix socket that we bound, to be removed by close() if it still is `inode`; None: what has
+        the name now. `passed`: by systemd."""
         self.bind = bind
         self.socket = sock
         self.name = sock.getsockname()  # for workers of another lane, who have closed this socket
@@ -67,7 +74,7 @@ class Listener:
         self.path = path
         self.passed = passed
         self.shared = False  # another master serves it as well (an upgrade): its file stays
-        self._inode = inode_of(path) if path is not None else None
+        self.inode = inode or (inode_of(path) if path is not None else None)
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
@@ -84,7 +91,7 @@ class Listener:
 
     def serving(self, bind: Bind) -> Listener:
         """The same sockets for another bind, of the same place; this object is not closed then."""
-        other = Listener(bind, self.socket, path=self.path, passed=self.passed)
+        other = Listener(bind, self.socket, path=self.path, inode=self.inode, passed=self.passed)
         other.lanes = self.lanes
         other.shared = self.shared
         return other
@@ -97,9 +104,9 @@ class Listener:
             return  # a worker's copy, or a socket that belongs to the service manager
         path, self.path = self.path, None
         try:
-            if self._inode is not None:
+            if self.inode is not None:
                 with reach(path) as place:
-                    place.remove(self._inode)
+                    place.remove(self.inode)
         except FileNotFoundError:
             pass  # removed by someone else: what we wanted
         except OSError as error:
@@ -107,9 +114,9 @@ class Listener:
 
     def change_mode(self, mode: int) -> None:
         """Of the file of a unix socket, as long as it is this one. OSError."""
-        if self.path is not None and self._inode is not None:
+        if self.path is not None and self.inode is not None:
             with reach(self.path) as place:
-                place.change_mode(mode, self._inode)
+                place.change_mode(mode, self.inode)
 
     def rename(self, path: str) -> None:
         """Of the file of a unix socket: another name in the same folder. OSError."""

@@ -33,6 +33,9 @@ class FileWatch:
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def add(self, path: str, known: Mark) -> None:
         """`known`: the mark of what is in use. A file that is watched already stays as it is."""
         self._known.setdefault(path, known)
