@@ -2,8 +2,8 @@
 
 A Limiter for each listener and worker, a Visit for each session. A client is an address with as much of it as the
 prefix settings say; those in trusted_clients, peers that only speak for others (XCLIENT) and clients of a unix
-socket are counted as sessions of the server, and not limited, but for poison_limit. Each refusal is a Reject and one line in the log; what a
-client was refused does not count against it, so that one who insists still gets its due.
+socket are counted as sessions of the server, and not limited, but for poison_limit. Each refusal is a Reject and one
+line in the log; what a client was refused does not count against it, so that one who insists still gets its due.
 """
 
 from __future__ import annotations
