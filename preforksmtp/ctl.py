@@ -152,7 +152,7 @@ def _sessions(result: Any) -> str:
     if left_out:
         lines.append(f"and {left_out} more")
     faults = [line for line in result["sessions"] if "fault" in line]
-    lines += [f"worker {line['worker']} cannot say: {escape(line['fault'])}" for line in faults]
+    lines += [f"worker {line['worker']} cannot say: {escape(str(line['fault']))}" for line in faults]
     if result["silent"]:
         lines.append(f"no answer from worker {', '.join(map(str, result['silent']))}")
     return "\n".join(lines)
@@ -196,9 +196,10 @@ def _threads(result: Any) -> str:
         if "left_out" in thread:
             blocks.append(f"and {thread['left_out']} more threads")
             continue
-        session = f", session {thread['session']}" if thread["session"] else ""
-        stack = "\n".join(f"  {escape(line)}" for line in thread["stack"].rstrip("\n").split("\n"))
-        blocks.append(f"{escape(thread['thread'])}{session}\n{stack}")
+        name, session, stack = (str(thread.get(key) or "") for key in ("thread", "session", "stack"))
+        head = f"{name}, session {session}" if session else name
+        lines = [f"  {escape(line)}" for line in stack.rstrip("\n").split("\n")]
+        blocks.append("\n".join([escape(head), *lines]))
     return "\n\n".join(blocks)
 
 

@@ -23,6 +23,7 @@ from .net.handover import hand_over, take_over
 from .net.listener import ListenError, open_listeners
 from .net.revision import Revision, revise_listeners
 from .net.tls import TLSError
+from .net.upkeep import Upkeep
 from .observation import Observation
 from .place import reading
 from .prefork import signals, upgrade
@@ -178,6 +179,8 @@ class Server:
         master.upgrade.automatic = self._settings.upgrade == "auto"
         self._invocation.service_manager.attend(master)
         master.upgrade.execute = lambda: self._execute(master, reloader.current, observation)
+        upkeep = Upkeep(self._settings.backlog, master.log)
+        master.on_round.append(lambda: upkeep.look(() if master.stopping else master.current.listeners.every()))
         if self._preload is not None:
             self._preload.attend(master)
         if self._development is not None:

@@ -318,6 +318,12 @@ def prepare_socket(sock: socket.socket, send_timeout: float = SEND_TIMEOUT) -> N
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
+def accepts_as_prepared(sock: socket.socket) -> bool:
+    """Does accept() still give up after ACCEPT_TIMEOUT?"""
+    seconds, micro = struct.unpack("ll", sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.calcsize("ll")))
+    return bool(abs(seconds + micro / 1e6 - ACCEPT_TIMEOUT) < 0.1)
+
+
 def _timeval(seconds: float) -> bytes:
     """struct timeval for setsockopt; 0 means for ever."""
     whole = int(seconds)

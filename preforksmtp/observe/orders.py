@@ -98,7 +98,7 @@ class Orders:
             yield
         self._asking = True
         try:
-            inquiry = Inquiry(kind, workers)
+            inquiry = Inquiry(kind, workers, self.master.audit.condemn)
             while not inquiry.over():
                 yield
         finally:

@@ -28,25 +28,28 @@ class Audit:
         self._turn = itertools.count()
         self._next = 0.0
 
+    def condemn(self, worker: Child, fault: str) -> None:
+        """It is not ours any more."""
+        if worker.reason != REASON:
+            worker.slot.tainted = True
+            line = "worker %d: what it wrote into the shared memory no worker writes, it is killed: %s"
+            self._master.log.error(line, worker.pid, fault)
+            worker.end(child.KILL, REASON, asked=False)
+
     def advance(self, now: float) -> None:
         """Each round."""
         workers = list(self._master.children.values())
         for worker in workers:
-            self._judge(worker, worker.slot.fault())
+            if fault := worker.slot.fault():
+                self.condemn(worker, fault)
         if workers and now >= self._next:
             self._next = now + EVERY
             worker = workers[next(self._turn) % len(workers)]
-            self._judge(worker, worker.generation.board.fault(worker.slot))
+            if fault := worker.generation.board.fault(worker.slot):
+                self.condemn(worker, fault)
 
     def bury(self, worker: Child) -> None:
         """Before its slot is released: may the next one have it?"""
         slot = worker.slot
         slot.tainted = slot.tainted or bool(slot.fault() or worker.generation.board.fault(slot))
-
-    def _judge(self, worker: Child, fault: str) -> None:
-        if fault and worker.reason != REASON:
-            worker.slot.tainted = True
-            line = "worker %d: what it wrote into the shared memory no worker writes, it is killed: %s"
-            self._master.log.error(line, worker.pid, fault)
-            worker.end(child.KILL, REASON, asked=False)
 

@@ -71,6 +71,7 @@ def _become_worker(master: Master, record: Child, mask: set[int], sockets: Seque
     try:
         generation, wakeup = record.generation, master.wakeup
         wakeup.close_in_child()
+        wakeup.part()
         worker = Worker(
             generation.config,
             sockets,
@@ -78,7 +79,7 @@ def _become_worker(master: Master, record: Child, mask: set[int], sockets: Seque
             generation.board,
             record.slot,
             wakeup.lifeline,
-            wakeup.own_bell(),
+            wakeup.bell,
         )
         worker.server, worker.hooks, worker.lane = master, generation.hooks, record.lane
         worker.take_signals()

@@ -27,6 +27,7 @@ import errno
 import itertools
 import logging
 import select
+import signal
 import socket
 import sys
 import threading
@@ -47,6 +48,7 @@ PATIENCE = 500  # ms a thread polls several listeners, or sits on the bench; the
 # A handler may recurse deeply in C (sorted, json, ==): with 1 MiB CPython 3.10 to 3.13 die of a
 # segmentation fault where 8 MiB give RecursionError. It is address space, not memory: 20 KiB are resident.
 STACK_SIZE = 8 << 20
+TOO_SOON = 0.05  # seconds after which no accept() gives up by itself
 REPORT_EVERY = 10.0  # seconds between two lines about the same trouble
 
 # accept(2): the client went away before we came, or an error of its network is reported on our socket. Next
@@ -111,6 +113,7 @@ class Pool:
         self._low = 0  # fewest on the bench in this period
         self._surplus = 0  # how many threads may leave
         self._reported = -REPORT_EVERY
+        self._nudged = time.monotonic()
         self._closed = False  # the listeners, towards the end of a drain
         self._accepting = True
         self._served = itertools.count(1)  # next() of it needs no lock
@@ -153,6 +156,7 @@ class Pool:
         refuses clients instead of queueing them until our last session ends. Who came at the last moment, and
         would be served by nobody else, gets one more thread; if there is none, one of those still busy."""
         if self._closed or len(self._seats) != self._slot.active():
+            self._nudge()
             return
         if self._is_last() and self._queued():
             self._grow(self._posts[0])
@@ -160,6 +164,15 @@ class Pool:
             self._closed = True  # a thread that ends its session right now finds this, or EBADF and then this
             for post in self._posts:
                 post.listener.close()
+
+    def _nudge(self) -> None:
+        """Once a second, have accept() begin anew: another worker may have taken SO_RCVTIMEO off the listener."""
+        if time.monotonic() - self._nudged >= 1.0:
+            self._nudged = time.monotonic()
+            with self._lock:  # whose seat is here has not ended
+                for seat in self._seats:
+                    if seat.thread and not seat.row[SINCE]:
+                        signal.pthread_kill(seat.thread, signal.SIGURG)
 
     def turn_away(self, farewell: TurnAway, seconds: float) -> None:
         """At the end of a full stop, for at most so long: our threads hang in handlers, and who still waits in the
@@ -257,7 +270,7 @@ class Pool:
 
     def _wait(self, seat: Seat, post: Post) -> tuple[Post, socket.socket, Any] | None:
         """Until a connection is ours. None: leave."""
-        pause = 0.1
+        pause, rested = 0.1, 0.0
         drain = self._drain
         while True:
             if drain.requested and self._drained(post):
@@ -277,6 +290,9 @@ class Pool:
                 return post, connection, peer
             except BlockingIOError:  # SO_RCVTIMEO: look round
                 pause = 0.1
+                if time.monotonic() - rested < TOO_SOON:  # another worker has set O_NONBLOCK: do not spin
+                    drain.wait(TOO_SOON)
+                rested = time.monotonic()
             except OSError as error:
                 if self._closed:
                     return None
@@ -382,7 +398,8 @@ class Pool:
         poll = select.poll()
         for post in self._posts:
             poll.register(post.listener, select.POLLIN)
-        return [fd for fd, _ in poll.poll(0)]
+        # One that somebody has shut down is ready for ever, and nobody waits there.
+        return [fd for fd, event in poll.poll(0) if not event & (select.POLLHUP | select.POLLERR | select.POLLNVAL)]
 
     def _report(self, text: str, error: Exception) -> None:
         """One line, not one for every thread and turn."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import threading
@@ -96,5 +97,7 @@ def _rehearse(run: Callable[[], None], pipe: int, lifeline: int) -> None:
 
 def _die_with_master(lifeline: int) -> None:
     """Own thread."""
-    os.read(lifeline, 1)
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    poll.poll()
     os._exit(1)

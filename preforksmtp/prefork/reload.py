@@ -230,7 +230,8 @@ class Reload:
         leaving = any(worker.deaf(now) for worker in left)
         if len(ready) == len(new) < master.wanted and not leaving and master.may_fork():
             master.spawn(master.current)
-        if len(ready) >= master.wanted and not any(worker.accepting() for worker in left):
+        # Without old ones it is over, though new ones may crash faster than they are replaced.
+        if (len(ready) >= master.wanted or not old) and not any(worker.accepting() for worker in left):
             self._rolling = False
             self._succeed(len(ready))
 

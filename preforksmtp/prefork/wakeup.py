@@ -12,7 +12,7 @@ import os
 import selectors
 import time
 
-from preforksmtp.prefork.signals import HANDLED, SignalQueue
+from preforksmtp.prefork.signals import HANDLED, SignalQueue, blocked
 
 BURST, RATE = 20.0, 50.0  # rounds at once, and a second: each costs the master about a third of a millisecond
 ASLEEP = 2.0  # a wake-up this late: we were stopped or suspended, and so were the workers
@@ -50,14 +50,11 @@ class Wakeup:
         os.close(self._bell)
         self.selector.close()
 
-    def own_bell(self) -> int:
-        """Worker, before it drops its privileges: the bell with flags of its own. Who shares those of others could be
-        made to wait there."""
-        with contextlib.suppress(OSError):  # no /proc
-            bell = os.open(f"/proc/self/fd/{self.bell}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.close(self.bell)
-            self.bell = bell
-        return self.bell
+    def part(self) -> None:
+        """Worker, before it drops its privileges: bell and lifeline with flags of its own. One that has been taken over
+        could make the others, and the master, wait at those that it shares with them."""
+        self.lifeline = _opened_again(self.lifeline, os.O_RDONLY)
+        self.bell = _opened_again(self.bell, os.O_WRONLY)
 
     def wait(self, seconds: float) -> float:
         """Until a signal, the bell, or so many seconds. Returns for how long the whole process was stopped, or 0.0."""
@@ -77,4 +74,14 @@ class Wakeup:
         self._rounds = min(BURST, self._rounds + (now - self._counted_at) * RATE) - 1
         self._counted_at = now
         if self._rounds < 0:
-            time.sleep(1 / RATE)
+            with blocked():  # or each of them would wake us
+                time.sleep(1 / RATE)
+
+
+def _opened_again(pipe: int, way: int) -> int:
+    try:
+        opened = os.open(f"/proc/self/fd/{pipe}", way | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc
+        return pipe
+    os.close(pipe)
+    return opened

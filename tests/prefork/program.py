@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from preforksmtp.prefork import child, worker
@@ -187,6 +189,18 @@ def crash_when_ready(worker: Worker) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def failing(advance: Callable[[], None], fault: type[BaseException]) -> Callable[[], None]:
+    """Raises the third to the fifth time."""
+    numbers = itertools.count(1)
+
+    def step() -> None:
+        if 3 <= next(numbers) <= 5:
+            raise fault("as asked")
+        advance()
+
+    return step
+
+
 def await_term() -> None:
     """Between fork() and the handlers, where every signal is blocked: until TERM is there, or was lost."""
     end = time.monotonic() + 10.0
@@ -217,6 +231,9 @@ def main() -> None:
     master = Master(options, listeners, boot_of(options), log)
     if options.before_fork == "slow fork":
         os.register_at_fork(after_in_child=await_term)
+    if options.before_fork in ("failing rounds", "fatal round"):
+        fault = ZeroDivisionError if options.before_fork == "failing rounds" else KeyboardInterrupt
+        master.recycling.advance = failing(master.recycling.advance, fault)  # type: ignore[method-assign]
     master.on_reopen.append(lambda: log.info("totals %s", json.dumps(master.board.totals())))
     if options.roll:
         master.on_reopen.append(lambda: master.roll("as asked"))

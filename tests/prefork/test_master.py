@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from preforksmtp.prefork.throttle import LEAST, RATE
 from tests.prefork.conftest import Start
 from tests.processes import descriptors, stat, wait_until
 
@@ -200,12 +201,54 @@ def test_deaths_at_boot_halt_a_master_that_never_served(start: Start) -> None:
     assert len(server.matches("^INFO booting")) in (5, 6)
 
 
-def test_crash_after_ready_backs_off(start: Start) -> None:
+def test_crashes_after_ready_are_replaced_at_a_bounded_rate(start: Start) -> None:
+    began = time.monotonic()
     server = start(boot="crash")
-    server.wait_for(r"was killed by SIGSEGV(, core dumped)?$")
-    server.wait_for(r"was killed by SIGSEGV(, core dumped)?; next attempt in 1 s")
-    server.wait_for(r"was killed by SIGSEGV(, core dumped)?; next attempt in 2 s")
-    assert len(server.matches("^INFO booting")) == 3
+    server.wait_for(r"was killed by SIGSEGV", count=3 * LEAST)
+    forks = len(server.matches("^INFO booting"))
+    assert forks <= LEAST + RATE * (time.monotonic() - began) + 1
+    assert not server.matches("next attempt")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_all_workers_killed_at_once_are_replaced_at_once(start: Start, workers: int) -> None:
+    server = start(workers=workers).ready()
+    old = server.children()
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    server.wait_for("ready after", count=2 * workers)
+    assert not server.matches("next attempt")
+    assert server.ask("pid") not in {str(pid) for pid in old}
+
+
+def test_a_boot_that_fails_delays_nobody_who_has_served(start: Start) -> None:
+    """The gate of those that do not boot is not that of those that crash."""
+    server = start(boot="the first only").ready()
+    (serving,) = server.children()
+    server.send(signal.SIGTTIN)
+    server.wait_for("next attempt in 2 s")
+    server.wait_for("next attempt in 4 s")
+    os.kill(serving, signal.SIGKILL)
+    server.wait_for("ready after", count=2)
+    assert len(server.matches("next attempt")) == 3
+
+
+def test_a_round_that_fails_is_logged_and_followed_by_the_next(start: Start) -> None:
+    server = start(workers=2, before_fork="failing rounds").ready()
+    server.wait_for("a round failed, the next one follows", count=3)
+    server.wait_for("ZeroDivisionError: as asked", count=3)
+    assert server.totals()["sessions"] == 0
+    (victim, _) = server.children()
+    os.kill(victim, signal.SIGKILL)
+    server.wait_for("ready after", count=3)
+
+
+def test_what_ends_the_master_is_in_the_log(start: Start) -> None:
+    server = start(workers=2, before_fork="fatal round")
+    assert server.wait() == 1
+    server.wait_for(r"^ERROR master \d+: unexpected end")
+    server.wait_for("KeyboardInterrupt: as asked")
+    wait_until(lambda: not server.group(), "workers gone")
 
 
 def test_frozen_worker_is_killed_and_replaced(start: Start) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import threading
+import time
 
 import pytest
 
-from preforksmtp.prefork import scoreboard
+from preforksmtp.observe.metrics import exposition
+from preforksmtp.observe.page import render
+from preforksmtp.observe.snapshot import Facts, as_json, take
+from preforksmtp.prefork import calls, scoreboard
+from preforksmtp.prefork.recycling import REASONS
 from preforksmtp.prefork.scoreboard import (
     BOUNDS,
     BUCKETS,
     BYTES,
+    CALL,
     COUNTERS,
     ERRORS,
     HANDLER_NS,
@@ -20,7 +28,10 @@ from preforksmtp.prefork.scoreboard import (
     SESSIONS,
     SINCE,
     Scoreboard,
+    Slot,
 )
+
+FACTS = Facts("1.0", "mail", 4711, time.time() - 100, ["smtp://127.0.0.1:25"])
 
 
 def test_counter_constants_are_their_place_in_the_table() -> None:
@@ -157,3 +168,125 @@ def test_totals_answer_even_if_the_master_died_in_mid_fold(monkeypatch: pytest.M
         board.release(slot)
     monkeypatch.undo()
     assert board.totals()["sessions"] == 5
+
+
+# --- what stands in a slot is a claim
+
+
+def ready_slot(board: Scoreboard) -> Slot:
+    slot = board.claim(1)
+    assert slot is not None
+    slot.state, slot.ready, slot.limit = scoreboard.READY, slot.forked, 2
+    return slot
+
+
+def test_reasons_to_retire_are_those_of_recycling() -> None:
+    assert Slot.__dict__["retire"].most == len(REASONS) - 1
+
+
+@pytest.mark.parametrize("name", sorted(gauge.name for gauge in scoreboard._GAUGES))
+def test_no_value_of_a_gauge_breaks_who_reads_it(name: str) -> None:
+    board = Scoreboard(slots=2, rows=2)
+    board.wanted = 1
+    for value in (0, 1, 2, 3, 4, 5, 9, 77, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1):
+        slot = ready_slot(board)
+        assert slot.fault() == "", "what a worker of ours has written"
+        slot.gauges[Slot.__dict__[name].word] = value
+        shown = exposition(take(board, FACTS), FACTS) + render(take(board, FACTS), FACTS, [])
+        assert shown
+        json.dumps(as_json(take(board, FACTS), FACTS))
+        assert slot.state in range(4)
+        assert 0 <= slot.retire < len(REASONS)
+        assert slot.threads <= 2 >= slot.limit
+        board.release(slot)
+        assert not slot.taken
+    slot = ready_slot(board)
+    slot.gauges[Slot.__dict__[name].word] = 2**64 - 1
+    assert slot.fault() == f"{name} {2**64 - 1}"
+
+
+@pytest.mark.parametrize("counter", [SESSIONS, MESSAGES, BYTES, HANDLER_NS, BUCKETS])
+def test_no_value_of_a_counter_makes_a_total_absurd_or_go_back(counter: int) -> None:
+    board = Scoreboard(slots=2, rows=2)
+    slot = ready_slot(board)
+    slot.rows[0][counter] = 1000
+    assert board.fault(slot) == ""
+    for value in (2**64 - 1, 2**63, 2**58, 999):
+        slot.rows[0][counter] = value
+        assert slot.count(counter) == 1000, "as it was when the master last looked"
+        assert str(value) in board.fault(slot)
+    board.release(slot)
+    assert board.retired[counter] == 1000
+    for _ in range(300):  # lies that could be true, again and again
+        slot = ready_slot(board)
+        slot.rows[0][counter] = 59 * 10**7
+        board.release(slot)
+    assert board.retired[counter] < 2**63
+    board.readings()
+
+
+def test_totals_end_at_the_largest_number() -> None:
+    board = Scoreboard(slots=1, rows=1)
+    board.retired[MESSAGES] = 2**63 - 2
+    slot = ready_slot(board)
+    slot.rows[0][MESSAGES] = 100
+    assert board.totals()["messages"] == 2**63 - 1
+    board.release(slot)
+    assert board.totals()["messages"] == 2**63 - 1
+
+
+def test_a_tainted_slot_is_the_last_to_be_given_away() -> None:
+    board = Scoreboard(slots=3, rows=1)
+    first = ready_slot(board)
+    first.tainted = True
+    board.release(first)
+    assert [ready_slot(board).index for _ in range(3)] == [1, 2, 0]
+
+
+def test_random_words_are_a_fault_or_harmless() -> None:
+    rng, faults = random.Random(8), 0
+    board = Scoreboard(slots=2, rows=3)
+    for _ in range(300):
+        slot = ready_slot(board)
+        section = board.memory.sections[slot.index]
+        for _ in range(rng.randrange(1, 40)):
+            section[rng.randrange(len(section))] = rng.choice((rng.getrandbits(64), rng.getrandbits(20), 2**64 - 1))
+        for part in (board.clients.memory.sections[slot.index], board.pages.memory.sections[slot.index]):
+            part[rng.randrange(64)] = rng.getrandbits(64)
+        take(board, FACTS)
+        board.clients.total()
+        board.clients.load()
+        board.clients.rate(board.clients.key(b"x"), 1)
+        board.pages.read(slot.index)
+        faults += bool(slot.fault() or board.fault(slot))
+        assert all(isinstance(str(call), str) for call in slot.calls())
+        board.release(slot)
+    assert faults > 100
+    assert not any(word for slot in board.slots for word in slot.words)
+
+
+# --- calls of the handler
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (calls.INSIDE % ("message", "192.0.2.1", "a1-1", "me@x.test", ["b@x.test"]),
+         "message: client 192.0.2.1, message a1-1 from <me@x.test> to ['b@x.test']"),
+        (calls.OUTSIDE % ("connect", "unix", "a1"), "connect: client unix, session a1"),
+        ("message\nx\nyy\n" + 600 * "\u20ac", "message: client x, message yy " + 163 * "\u20ac" + "\ufffd"),
+        ("nothing that we wrote", "nothing that we wrote: client , session "),
+    ],
+)  # fmt: skip
+def test_a_call_is_read_as_it_was_put(text: str, said: str) -> None:
+    board = Scoreboard(slots=1, rows=2)
+    slot = ready_slot(board)
+    row = slot.rows[1]
+    calls.put(row, 8 * (CALL + calls.TEXT), text.encode())
+    assert slot.calls() == [], "no session is served there"
+    row[SINCE] = 1
+    (call,) = slot.calls()
+    assert str(call) == said
+    assert call.has_message == text.startswith("message")
+    row[CALL + calls.TEXT] = 0
+    assert slot.calls() == []

@@ -1,0 +1,73 @@
+"""Upkeep: the listening sockets are the same open files in the master and in all workers, so one worker that has been
+taken over can shut them down, or change their flags and timeouts, for everybody. The master puts right what it finds.
+
+Runs in the master, once a second. What cannot be put right (a unix socket that was shut down) is said once; nothing
+here fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from preforksmtp.net.lanes import is_listening
+from preforksmtp.net.listener import accepts_as_prepared, prepare_socket
+
+EVERY = 1.0  # seconds between two looks
+QUIET = 60.0  # seconds between two lines about the same thing
+
+
+class Upkeep:
+    """One a master."""
+
+    def __init__(self, backlog: int, log: logging.Logger) -> None:
+        self._backlog = backlog
+        self._log = log
+        self._names: weakref.WeakKeyDictionary[socket.socket, Any] = weakref.WeakKeyDictionary()  # of who has listened
+        self._next = 0.0
+        self._said: dict[str, float] = {}
+
+    def look(self, sockets: Iterable[socket.socket]) -> None:
+        """Each round. Sockets of a lane begin to listen when they are served."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + EVERY
+        for sock in sockets:
+            if sock.fileno() >= 0:
+                with contextlib.suppress(OSError):
+                    self._look_at(sock)
+
+    def _look_at(self, sock: socket.socket) -> None:
+        if is_listening(sock):
+            self._names.setdefault(sock, sock.getsockname())
+        elif sock in self._names:
+            self._listen_again(sock, self._names[sock])
+        if not os.get_blocking(sock.fileno()) or not accepts_as_prepared(sock):
+            self._say("a worker has changed the listening socket of %s, it is as before", self._names.get(sock))
+            os.set_blocking(sock.fileno(), True)
+            prepare_socket(sock)
+
+    def _listen_again(self, sock: socket.socket, name: Any) -> None:
+        with contextlib.suppress(OSError):  # it is bound still, where the port was not the kernel's choice
+            sock.bind(name)
+        try:
+            if sock.family == socket.AF_UNIX:
+                raise OSError("a unix socket cannot, restart the server")
+            sock.listen(self._backlog)
+        except OSError as error:
+            self._say("a worker has shut down the listening socket of %s: " + str(error), name)
+        else:
+            self._say("a worker has shut down the listening socket of %s, it listens again", name)
+
+    def _say(self, line: str, name: Any) -> None:
+        now = time.monotonic()
+        if now - self._said.get(line, -QUIET) >= QUIET:
+            self._said[line] = now
+            self._log.error(line, name)
