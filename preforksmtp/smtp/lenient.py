@@ -32,11 +32,12 @@ _BRACKETED = re.compile(rf'<([^"\\<>]*(?:(?:{_QUOTED}|\\[^\t])[^"\\<>]*)*)>')
 _UNBRACKETED = re.compile(rf'([^" \t\\<>]*(?:(?:{_QUOTED}|\\[^\t])[^" \t\\<>]*)*)')
 _MAILBOX = re.compile(
     rf"{_ROUTE}{_COMMENT}(?P<local>{_LOCAL}){_COMMENT}"
-    rf"(?:@{_COMMENT}(?:(?P<domain>{_DOMAIN})\.?|(?P<literal>{_LITERAL})){_COMMENT})?"
+    rf"(?:@{_COMMENT}(?:(?P<domain>{_DOMAIN})\.?|(?P<literal>{_LITERAL})){_COMMENT})?[,;]?"
 )
 _DIGITS = re.compile(r"\[[0-9.]+\]")
 _UNQUOTE = re.compile(r'\\(.)|"')
 _ATOMS_AND_DOTS = re.compile(r"[^\x00-\x20\"(),:;<>@\[\\\]\x7f-\xa0]+")
+_NULL = ("", '""')
 _TO_ESCAPE = re.compile(r'["\\]')
 
 
@@ -56,7 +57,7 @@ def read_forward_path(text: str) -> Path | None:
 def _read_path(text: str, too_long: Reply) -> Path | None:
     """The mailbox, "" for one that is empty, and where its path ends. Raises Reject with `too_long`."""
     found = match_path(text, None)
-    if found is None:
+    if found is None or text[found[1] : found[1] + 1] in (",", ";"):
         extent = _find_path(text)
         mailbox = read_mailbox(extent[0]) if extent is not None else None
         if extent is None or mailbox is None:
@@ -80,9 +81,12 @@ def _find_path(text: str) -> tuple[str, int] | None:
         if text[end : end + 1] != ">":
             return None
         end += 1
+    inner = found[1].strip(" \t")
+    if text[end : end + 1] in (",", ";") and inner not in _NULL:  # of a list of one
+        end += 1
     if text[end : end + 1] not in ("", " ", "\t"):
         return None
-    return found[1].strip(" \t"), end
+    return inner, end
 
 
 def read_mailbox(text: str) -> str | None:
@@ -97,9 +101,11 @@ def read_mailbox(text: str) -> str | None:
     local = _UNQUOTE.sub(lambda pair: pair[1] or "", given)
     if domain is None and literal is None:
         if not local:
-            return "" if text in ("", '""') else None
+            return "" if text in _NULL else None
         return None if local[0] in "|/" else _write_local(local)  # of old, a program or a file
-    if not given or (literal and _DIGITS.fullmatch(literal) and not is_address_literal(literal)):
+    if not given or (text[-1] == ";" and ":" in given):  # no local part; a group of RFC 822
+        return None
+    if literal and _DIGITS.fullmatch(literal) and not is_address_literal(literal):
         return None
     return f"{_write_local(local)}@{domain or _mend_literal(literal)}"
 

@@ -80,6 +80,12 @@ TAKEN = [
     # comments, of RFC 822
     ("<a(comment)@x.example>", "a@x.example"),
     ("<(c)a@(c)x.example(c)>", "a@x.example"),
+    # a list of one
+    ("<a@b.example>,", "a@b.example"),
+    ("<a@b.example>;", "a@b.example"),
+    ("<a@b.example;>", "a@b.example"),
+    ("a@b.example,", "a@b.example"),
+    ("<a..b@b.example>;", "a..b@b.example"),
     # what is no atom
     ("<mailto:a@b.example>", '"mailto:a"@b.example'),
     ("<SMTP:a@b.example>", '"SMTP:a"@b.example'),
@@ -98,7 +104,8 @@ ORDINARY = [
 
 # Refused under both: not an address, or not one only.
 REFUSED = [
-    "", " ", "<", ">", "<a@b", "a@b>", "<<a@b>", "<a@b>>", "<a@b>x", "<a@b>,", "<a@b>;", "a@b,", "a@b;", ",a@b",
+    "", " ", "<", ">", "<a@b", "a@b>", "<<a@b>", "<a@b>>", "<a@b>x", "<a@b>,,", "<a@b>;x", "a@b,;x", ";a@b", ",a@b",
+    "<;>", "<,>", ";", "<a@b,>,<c@d>", "<>;", "<>,", '<"">,',
     "<a b@c>", "<a@b c>", "<a @b>", "<a@ b>", "<a\tb@c>", "a b@c", "<a@b> <c@d>", "<a@b>,<c@d>", "<a@b>, <c@d>",
     "<a@b,c@d>", "a@b,c@d", "a@b;c@d", "a@b c@d", "<a@b@c>", "<a@@b>", "a@b@c", "<@a@b>", "a@b <c@d>", "John <a@b>",
     "John Doe <a@b>", '"John Doe" <a@b>', "<a,b@c>", "<a;b@c>", "<group:a@b;>", '<"a@b>', '<a"@b>', '<"a"b"@c>',
