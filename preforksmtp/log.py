@@ -8,6 +8,7 @@ that cannot be written (a full disk) is lost, never an exception in a session.
 
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -30,13 +31,14 @@ class LogError(Exception):
 
 
 class LogFile:
-    """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened."""
+    """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened; one of our own, for an
+    application may close or redirect its own."""
 
     def __init__(self, setting: str, path: str) -> None:
         self.setting = setting
         self.path = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
         self._owner: tuple[int, int] | None = None
-        self.fd = STREAMS[setting] if path == "-" else self._open()
+        self.fd = fcntl.fcntl(STREAMS[setting], fcntl.F_DUPFD_CLOEXEC, 3) if path == "-" else self._open()
 
     def write(self, line: str) -> None:
         """One line, its newline included, in one system call."""
@@ -66,9 +68,8 @@ class LogFile:
             give_file_to(fd, self.path, self._owner)
 
     def close(self) -> None:
-        """Close the file; a standard stream stays open."""
-        if self.path != "-":
-            os.close(self.fd)
+        """Close the file; the standard stream itself stays open."""
+        os.close(self.fd)
 
     def _open(self) -> int:
         try:

@@ -62,8 +62,8 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
             lines = ["preforksmtp: error: the server was stopped before it was ready"]
     if report is not None:
         report.failed(code or BAD_CONFIG, lines)  # unless it was ready long ago
-    # The interpreter runs exit callbacks now, and waits for threads: what preload or the config file has left of them.
-    Leaving(f"master {os.getpid()}", log.logger.logger, PATIENCE, code)
+    # What preload or the config file has left in this process; its threads the interpreter waits for, as long.
+    Leaving(f"master {os.getpid()}", log.logger.logger, PATIENCE, code).finish(())
     return code
 
 
