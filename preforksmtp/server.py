@@ -6,6 +6,7 @@ has them printed by the process the user started.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -63,7 +64,7 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
     if report is not None:
         report.failed(code or BAD_CONFIG, lines)  # unless it was ready long ago
     # What preload or the config file has left in this process; its threads the interpreter waits for, as long.
-    Leaving(f"master {os.getpid()}", log.logger.logger, PATIENCE, code).finish(())
+    Leaving(f"master {os.getpid()}", logging.getLogger(log.LOGGER), PATIENCE, code).finish(())
     return code
 
 

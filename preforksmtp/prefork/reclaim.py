@@ -47,11 +47,13 @@ def reclaim(log: logging.Logger, taken: Sequence[str] = ()) -> None:
 def occupy(fd: int) -> None:
     """/dev/null in this place. OSError."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    if null == fd:  # the lowest number that is free
+        os.set_inheritable(fd, True)
+        return
     try:
         os.dup2(null, fd)
     finally:
-        if null != fd:
-            os.close(null)
+        os.close(null)
 
 
 def lift(fd: int) -> int:
