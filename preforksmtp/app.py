@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from .prefork.atfork import Confined
+from .prefork.reclaim import replaced
 from .smtp.handler import Handler, Hooks
 
 DEFAULT_ATTRIBUTE = "handler"
@@ -33,7 +34,9 @@ class AppError(Exception):
 def load_app(text: str) -> Hooks:
     """Import the application `text` names and find out what it offers."""
     with Confined(f"app {text!r}"):
-        return _load(text)
+        hooks = _load(text)
+    _check_threads(text)
+    return hooks
 
 
 def _load(text: str) -> Hooks:
@@ -67,6 +70,13 @@ def start_handler(text: str, handler: type[Handler], worker: Any) -> None:
             handler.start(worker)
     except BaseException as error:  # the application's code
         raise AppError(f"app {text!r}: {handler.__name__}.start raised {_describe(error)}", _trace(error)) from None
+    _check_threads(text)
+
+
+def _check_threads(text: str) -> None:
+    fault = replaced()
+    if fault:
+        raise AppError(f"app {text!r}: {fault}")
 
 
 def _import(text: str, name: str) -> ModuleType:

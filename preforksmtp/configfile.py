@@ -14,6 +14,7 @@ from typing import Any
 
 from preforksmtp.imports import forgetting_imports
 from preforksmtp.prefork.atfork import Confined
+from preforksmtp.prefork.reclaim import replaced
 from preforksmtp.settings import BY_NAME, HOOKS_BY_NAME
 from preforksmtp.trust import read_code
 
@@ -39,6 +40,9 @@ def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
         raise
     except BaseException as error:
         return {}, [f"config file {path}, line {_line(error, path)}: {_what(error)}"]
+    fault = replaced()
+    if fault:
+        return {}, [f"config file {path}: {fault}"]
     return _settings(path, names, _imported(tree))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -34,7 +35,8 @@ class LogError(Exception):
 
 
 class LogFile:
-    """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened."""
+    """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened; one of our own, for an
+    application may close or redirect its own."""
 
     def __init__(
         self, setting: str, path: str, owner: Identity | None = None, former: LogFile | None = None
@@ -46,7 +48,7 @@ class LogFile:
         self.path = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
         self._owner = owner
         try:
-            self.fd = STREAMS[setting] if path == "-" else self._open()
+            self.fd = fcntl.fcntl(STREAMS[setting], fcntl.F_DUPFD_CLOEXEC, 3) if path == "-" else self._open()
         except LogError as error:
             if former is None or former.path != self.path:
                 raise
@@ -71,9 +73,8 @@ class LogFile:
             os.close(new)
 
     def close(self) -> None:
-        """Close the file; a standard stream stays open."""
-        if self.path != "-":
-            os.close(self.fd)
+        """Close the file; the standard stream itself stays open."""
+        os.close(self.fd)
 
     def _open(self) -> int:
         try:

@@ -6,13 +6,14 @@ has them printed by the process the user started.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from . import config, log, logger, trust
+from . import config, log, trust
 from .app import AppError
 from .check import ConfigError
 from .composition import BAD_APP, Composition, Surroundings
@@ -64,8 +65,8 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
             lines = ["preforksmtp: error: the server was stopped before it was ready"]
     if report is not None:
         report.failed(code or BAD_CONFIG, lines)  # unless it was ready long ago
-    # The interpreter runs exit callbacks now, and waits for threads: what preload or the config file has left of them.
-    Leaving(f"master {os.getpid()}", logger.logger, PATIENCE, code)
+    # What preload or the config file has left in this process; its threads the interpreter waits for, as long.
+    Leaving(f"master {os.getpid()}", logging.getLogger(log.LOGGER), PATIENCE, code).finish(())
     return code
 
 

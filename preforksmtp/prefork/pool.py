@@ -37,6 +37,7 @@ from socket import socket as Socket  # whatever the application puts in its plac
 from typing import Any
 
 from preforksmtp.prefork.late import is_late, late_session
+from preforksmtp.prefork.reclaim import lift
 from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain, Seat
 
@@ -284,6 +285,8 @@ class Pool:
                     fd, peer = self._accept(seat, post)
                 else:
                     post, fd, peer = self._accept_any(seat, post)
+                if fd < 3:
+                    fd = lift(fd)
                 connection = Socket(*post.kind, fd)
                 if connection.gettimeout() is not None:  # the application has called socket.setdefaulttimeout()
                     connection.settimeout(None)

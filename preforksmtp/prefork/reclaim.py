@@ -7,13 +7,17 @@ round. Nothing here fails.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import fcntl
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
 
+PATCHERS = ("gevent", "eventlet")
 SWITCH_INTERVAL = 0.1  # seconds: with more, one thread keeps all others of the process waiting
 ORDINARY_INTERVAL = 0.005
 
@@ -35,6 +39,39 @@ def reclaim(log: logging.Logger, taken: Sequence[str] = ()) -> None:
         try:
             os.fstat(fd)
         except OSError:
-            with contextlib.suppress(OSError):  # the lowest free number is this one
-                os.open(os.devnull, os.O_RDWR)
-            log.warning("the application has closed descriptor %d, which the next client would get: now /dev/null", fd)
+            with contextlib.suppress(OSError):  # an accept() that is waiting has taken the number: see lift()
+                occupy(fd)
+                log.warning("the application has closed descriptor %d: /dev/null again, and no client's", fd)
+
+
+def occupy(fd: int) -> None:
+    """/dev/null in this place. OSError."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    if null == fd:  # the lowest number that is free
+        os.set_inheritable(fd, True)
+        return
+    try:
+        os.dup2(null, fd)
+    finally:
+        os.close(null)
+
+
+def lift(fd: int) -> int:
+    """Any thread: a client has the number of a standard stream, which the application has closed, and must not get what
+    is printed. Another number for it. OSError."""
+    higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    occupy(fd)
+    return higher
+
+
+def replaced() -> str:
+    """Any process: what nobody can work with in place of Python's own, to stand behind its author; "" for nothing."""
+    patcher = (getattr(_thread.start_new_thread, "__module__", None) or "").partition(".")[0]
+    if patcher in PATCHERS:
+        return (
+            f"{patcher} has replaced Python's threads, and sessions run in these; leave them alone "
+            "(gevent: monkey.patch_all(thread=False)), or do without patching: handlers may block"
+        )
+    if not hasattr(select, "poll"):
+        return "select.poll was removed (by eventlet?), and the server waits with it; leave select alone"
+    return ""

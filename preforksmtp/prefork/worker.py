@@ -59,6 +59,10 @@ class BootFailed(Exception):
         self.exit_code = exit_code
 
 
+class Tampered(Exception):
+    """The worker cannot go on. One clear line."""
+
+
 class WorkerConfig(RecyclingConfig, Protocol):
     """The settings a worker reads."""
 
@@ -181,6 +185,8 @@ class Worker:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # no stderr: nothing to dump to
                 self.dump_stacks_to(sys.stderr.fileno())
             code = self._live(boot)
+        except Tampered as error:
+            self.log.error("worker %d: %s", self.pid, error)
         except BaseException:
             self.log.exception("worker %d: unexpected end", self.pid)
         finally:
@@ -267,6 +273,8 @@ class Worker:
                 self._ring()
             # getppid is the second line: a child of a hook in the master may hold the lifeline open
             if self._lifeline >= 0 and (self._lifeline in dict(events) or os.getppid() != self._master):
+                if dict(events).get(self._lifeline, select.POLLHUP) & select.POLLHUP == 0:  # no end of file: no pipe
+                    raise Tampered("the application has closed or replaced descriptors of the server's; leaving")
                 poll.unregister(self._lifeline)
                 self._lifeline = -1
                 self._begin_drain(pool, "the master died", self.config.graceful_timeout)
