@@ -73,7 +73,7 @@ class TranscribedWire:
         self._wary = False  # the next lines may be secrets, of an AUTH that is refused or misspelt
         self._greeted = False
         # What needs no record goes straight through.
-        self.interrupt = wire.interrupt
+        self.wake, self.interrupt, self.cut = wire.wake, wire.interrupt, wire.cut
         self.wait = wire.wait
         self.pause = wire.pause
         self.flush = wire.flush
@@ -84,12 +84,16 @@ class TranscribedWire:
         return self._wire.draining
 
     @property
+    def hurried(self) -> bool:
+        return self._wire.hurried
+
+    @property
     def expired(self) -> bool:
         return self._wire.expired
 
     # --- the client
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, timeout: float, idle: int = False) -> bytes | None:
         self._tell_octets()
         line = self._wire.read_line(limit, timeout, idle)
         if line is not None and line == self._told:  # chunks.py looks for a BDAT, and puts back what is none
@@ -103,6 +107,12 @@ class TranscribedWire:
         elif challenged:
             self._record("C", "*" if line.strip() == b"*" else MASK)  # cancelling is no secret (RFC 4954 section 4)
         else:
+            self._record("C", self._shown(line))
+        return line
+
+    def take_line(self) -> bytes:
+        line = self._wire.take_line()
+        if line:
             self._record("C", self._shown(line))
         return line
 

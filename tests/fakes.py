@@ -46,6 +46,7 @@ class FakeWire:
         self._written = b""
         self.sent: list[bytes] = []
         self.draining = False
+        self.hurried = True
         self.expired = False
         self.tls: Any = FakeTLS()  # or an exception: how the handshake ends
         self.pauses: list[float] = []
@@ -68,7 +69,7 @@ class FakeWire:
             raise chunk
         self._buffer += chunk
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, timeout: float, idle: int = False) -> bytes | None:
         while b"\n" not in self._buffer:
             self._receive()
         end = self._buffer.index(b"\n") + 1
@@ -81,7 +82,12 @@ class FakeWire:
         block, self._buffer = self._buffer[:size], self._buffer[size:]
         return block
 
-    def wait(self, seconds: float) -> bool:
+    def take_line(self) -> bytes:
+        line, newline, rest = self._buffer.partition(b"\n")
+        self._buffer = rest if newline else self._buffer
+        return line + newline if newline else b""
+
+    def wait(self, seconds: float, idle: bool = False) -> bool:
         self.flush()
         return bool(self._buffer or self._script)
 

@@ -4,7 +4,11 @@ Owns the receive buffer, so that nothing a client sent ahead of STARTTLS can hid
 before a read would block: a pipelining client gets its replies in one segment. Plain sockets stay blocking and have
 kernel timeouts (a settimeout costs a poll per call); the ssl module ignores those, so TLS sockets use settimeout.
 
-Faults are built-in exceptions: EOFError, ConnectionError, TimeoutError, InterruptedError (draining).
+Faults are built-in exceptions: EOFError, ConnectionError, TimeoutError, InterruptedError (the worker leaves).
+
+A read between two transactions of a worker that leaves waits with poll(), for a limited time; one that began before, in
+recv(), is woken by a short kernel timeout and a signal to its thread, at which it looks round. Nothing that a client
+sends in that moment is lost, as it would be by shutting the socket down.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import ssl
 import struct
 from functools import lru_cache
 from time import monotonic
-from typing import cast
+from typing import Any, cast
 
 from .drain import Drain, await_socket
 from .handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
@@ -26,6 +30,7 @@ _LINE_READ = 4096
 _TRICKLE = 1024  # octets after which a slow body has earned a new deadline
 _LINGER = 2.0  # seconds to let a client read our last reply
 _LINGER_OCTETS = 1 << 20
+_WAKING = 0.001  # the kernel timeout of a read that is to look round
 _LEFT = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only a reset is seen
 
 
@@ -72,7 +77,7 @@ class Wire:
         self._position = 0
         self._output = b""
         self._tls = False
-        self._waits = False  # in recv, between transactions: a drain may interrupt
+        self._waits: int = False  # in recv, where a drain may interrupt
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
         self.timeout = timeout
@@ -90,17 +95,31 @@ class Wire:
     def expired(self) -> bool:
         return bool(self._end) and monotonic() >= self._end
 
+    @property
+    def hurried(self) -> bool:
+        return self._drain.hurried
+
+    # --- any other thread, once the worker leaves; a TLS read watches the drain itself
+
+    def wake(self) -> bool:
+        """See prefork/seat.py."""
+        waits = bool(self._waits) and not self._tls
+        if waits:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_WAKING))
+        return waits
+
     def interrupt(self) -> None:
-        """Wake a read between transactions. Called by another thread after the drain was requested."""
-        if self._waits and not self._tls:  # a TLS read watches the drain itself: SHUT_RD would break its last reply
-            try:
-                self._sock.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass  # ENOTCONN: the client has just gone
+        """See prefork/seat.py."""
+        if self._waits and not self._tls:
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """See prefork/seat.py."""
+        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # SSLSocket's own would let the session go on in clear
 
     # --- reading
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, timeout: float, idle: int = False) -> bytes | None:
         """See smtp/wire.py."""
         start, started, buffer = self._position, 0.0, self._buffer
         if start == len(buffer):
@@ -115,8 +134,9 @@ class Wire:
             return self._read_long_line(limit, (started or monotonic()) + timeout, idle)
         return buffer[start:end] if end - start <= limit else None
 
-    def _read_long_line(self, limit: int, deadline: float, idle: bool) -> bytes | None:
+    def _read_long_line(self, limit: int, deadline: float, idle: int) -> bytes | None:
         """A line that did not come in one piece. Beyond `limit` it is dropped as it comes."""
+        idle = idle and 2  # no longer between two transactions
         parts = [self._buffer[self._position :]]
         size = len(parts[0])
         while True:
@@ -146,25 +166,32 @@ class Wire:
             self._trickled = 0
         return block
 
-    def wait(self, seconds: float) -> bool:
+    def take_line(self) -> bytes:
+        """See smtp/wire.py."""
+        start = self._position
+        self._position = self._buffer.find(b"\n", start) + 1 or start
+        return self._buffer[start : self._position]
+
+    def wait(self, seconds: float, idle: bool = False) -> bool:
         """See smtp/wire.py."""
         if self._position < len(self._buffer) or (self._tls and cast(ssl.SSLSocket, self._sock).pending()):
             return True
-        return self._poll(select.POLLIN, seconds)
+        return self._poll(select.POLLIN, seconds, idle)
 
     def pause(self, seconds: float, since: float = 0.0) -> None:
         """See smtp/wire.py."""
         self._poll(_LEFT, max(0.0, since + seconds - monotonic()) if since else seconds)
 
-    def _poll(self, events: int, seconds: float) -> bool:
+    def _poll(self, events: int, seconds: float, idle: bool = False) -> bool:
         self.flush()
         deadline = monotonic() + seconds
         try:
-            await_socket(self._sock, events, min(deadline, self._end or deadline), self._drain)
+            await_socket(self._sock, events, min(deadline, self._end or deadline), self._drain, idle)
         except TimeoutError:
             return False
         except InterruptedError:
-            pass
+            if idle:
+                raise
         return True
 
     def push_back(self, data: bytes) -> None:
@@ -175,7 +202,7 @@ class Wire:
     def discard_input(self) -> None:
         self._buffer, self._position = b"", 0
 
-    def _receive(self, size: int, timeout: float, deadline: float, idle: bool) -> float:
+    def _receive(self, size: int, timeout: float, deadline: float, idle: int) -> float:
         """Replace the empty buffer by what comes, at least one octet. Returns when it began to wait.
 
         The limit is `timeout` seconds from now, or `deadline` where that is given.
@@ -190,19 +217,19 @@ class Wire:
         now = monotonic()
         if self._ordinary and not deadline and timeout >= self._kernel:
             # The way of nearly every read: the kernel's timeout, set once a session, comes before the deadline.
-            # The order decides: first say that we wait, then look for the drain; who requests it does it the other
+            # The order decides: first say that we wait, then look for the drain; who begins it does it the other
             # way round.
             self._waits = idle
             try:
-                if idle and self._drain.requested:
-                    raise InterruptedError
+                if idle and self._drain.leaving:
+                    raise BlockingIOError
                 data = self._recv(size)
             except BlockingIOError:
-                data = self._receive_late(size, now + timeout)
+                data = self._receive_late(size, now + timeout, now, idle)
             finally:
                 self._waits = False
         else:
-            data = self._receive_otherwise(size, deadline or now + timeout, idle)
+            data = self._receive_otherwise(size, deadline or now + timeout, now, idle)
         if not data:
             if idle and self._drain.requested:
                 raise InterruptedError
@@ -210,53 +237,63 @@ class Wire:
         self._buffer, self._position = data, 0
         return now
 
-    def _receive_otherwise(self, size: int, deadline: float, idle: bool) -> bytes:
+    def _receive_otherwise(self, size: int, deadline: float, began: float, idle: int) -> bytes:
         """With TLS, with a deadline for the whole session, or in the middle of a line or block."""
         if self._end and self._end < deadline:
             deadline = self._end
         if self._tls:
-            return self._receive_tls(size, deadline, idle)
+            return self._receive_tls(size, deadline, began, idle)
         self._waits = idle
         try:
-            if idle and self._drain.requested:
-                raise InterruptedError
-            return self._receive_late(size, deadline)
+            return self._receive_late(size, deadline, began, idle)
         finally:
             self._waits = False
 
-    def _receive_late(self, size: int, deadline: float) -> bytes:
+    def _receive_late(self, size: int, deadline: float, began: float, idle: int) -> bytes:
         """Where the deadline may come before the kernel's timeout: shorten that for this read."""
         while True:
+            leaving = self._drain.leaving
+            if idle and leaving:
+                return self._receive_last(size, deadline, began, idle)
             left = deadline - monotonic()
             if left <= 0:
                 raise TimeoutError
             wanted = max(min(left, self.timeout), 0.001)
-            if wanted < self._kernel or self._kernel < self.timeout:
+            if wanted < self._kernel or self._kernel < self.timeout or leaving:  # somebody may have woken us: see wake
                 self._set_kernel_timeout(wanted)
             try:
                 return self._recv(size)
             except BlockingIOError:
                 pass
 
+    def _receive_last(self, size: int, deadline: float, began: float, idle: int) -> bytes:
+        """While the worker leaves. A command that comes too late is there for take_line."""
+        self._waits = False
+        await_socket(self._sock, select.POLLIN, deadline, self._drain, idle == 1, began)
+        data = self._receive_tls(size, deadline) if self._tls else self._recv(size)
+        if data and idle == 1 and self._drain.hurried:
+            self._buffer, self._position = data, 0
+            raise InterruptedError
+        return data
+
     def _set_kernel_timeout(self, seconds: float) -> None:
         self._kernel = seconds
         self._ordinary = seconds == self.timeout and not self._end and not self._tls
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
-    def _receive_tls(self, size: int, deadline: float, idle: bool) -> bytes:
-        sock = self._sock
-        assert isinstance(sock, ssl.SSLSocket)
+    def _receive_tls(self, size: int, deadline: float, began: float = 0.0, idle: int = False) -> bytes:
+        sock: Any = self._sock
         left = deadline - monotonic()
         if idle and not sock.pending():
-            if self._drain.requested:
-                raise InterruptedError
-            await_socket(sock, select.POLLIN, deadline, self._drain)
+            if self._drain.leaving:
+                return self._receive_last(size, deadline, began, idle)
+            await_socket(sock, select.POLLIN, deadline, self._drain, idle == 1, began)
             left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
         sock.settimeout(left)
         try:
-            return sock.recv(size)
+            return sock.recv(size)  # type: ignore[no-any-return]
         except ssl.SSLError as error:
             raise _tls_fault(error) from None
 

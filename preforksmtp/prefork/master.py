@@ -24,6 +24,7 @@ from preforksmtp.prefork.child import Child
 from preforksmtp.prefork.fork import Aides, fork_worker
 from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.leavers import Leavers
 from preforksmtp.prefork.reaper import OWN_ACCORD, Reaper
 from preforksmtp.prefork.recycling import Recycling
 from preforksmtp.prefork.reload import Reload
@@ -74,6 +75,7 @@ class Master:
         self.reload = Reload(self)
         self.reaper = Reaper(self)
         self.recycling = Recycling(self)
+        self.leavers = Leavers(self)
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
         self.early: Sequence[int] = ()
@@ -189,7 +191,7 @@ class Master:
         """Fork one worker. None: not now (logged)."""
         slot = generation.board.claim(generation.number)
         if slot is None:
-            self.log.error("no slot left for a worker: too many old ones are still leaving")
+            self.leavers.no_slot()
             self.throttle.open_at = time.monotonic() + ROUND
             return None
         worker = Child(slot, generation, self.strength.lane(generation))
@@ -240,6 +242,7 @@ class Master:
         self._announce()
         self.reload.advance(now)
         self.recycling.advance()
+        self.leavers.advance(now)
         self.upgrade.advance(now)
         if self.succession is not None:
             self.succession.advance()
@@ -287,9 +290,11 @@ class Master:
     # -- what signals ask for
 
     def stop(self) -> None:
-        """Graceful: every worker drains."""
+        """Graceful: every worker drains. Unnoticed, if another master serves on."""
         if not self.stopping:
             self._begin_stop("stopping")
+            if self.board.stopping:
+                self.leavers.stop()
             for worker in self.serving():
                 worker.retire("stop")
 

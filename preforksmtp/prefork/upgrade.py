@@ -112,7 +112,9 @@ class Upgrade:
         why = self._end_patience()
         if why:
             how = f"{how} ({why})"
-        if master.stopping:
+        if master.stopping:  # it had taken over, and nobody serves on now
+            master.board.stop()
+            master.leavers.stop()
             return
         self.fault = f"the new master {how}"
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)

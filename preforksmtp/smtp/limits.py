@@ -54,7 +54,8 @@ def await_command(dialogue: Dialogue) -> None:
     """Under stress, a client that is silent for stress_command_timeout makes room. Looked at once in that time."""
     wire, rules, limits = dialogue.wire, dialogue.rules, dialogue.limits
     end = monotonic() + rules.command_timeout
-    while not wire.wait(max(0.0, min(rules.stress_command_timeout, end - monotonic()))):
+    idle = dialogue.transaction is None
+    while not wire.wait(max(0.0, min(rules.stress_command_timeout, end - monotonic())), idle):
         if wire.expired or monotonic() >= end:
             raise TimeoutError
         if limits is not None and limits.stressed():

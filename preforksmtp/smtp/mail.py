@@ -23,7 +23,7 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
     """RFC 5321 section 4.1.1.2. A space behind the colon is forgiven, as it is everywhere."""
     if dialogue.transaction is not None:
         raise Reject(reply.NESTED_MAIL)
-    if dialogue.wire.draining:
+    if dialogue.wire.draining and not dialogue.may_begin():
         raise Reject(reply.SHUTTING_DOWN)
     if argument[:5].upper() != "FROM:":
         raise Reject(reply.MAIL_SYNTAX)

@@ -44,7 +44,7 @@ class Wire:
     def expired(self) -> bool:
         return bool(self._end) and self.now >= self._end
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float, idle: bool = False) -> bool:
         deadline = min(self.now + seconds, self._end or 1e9)
         coming = self._arrivals[0][0] if self._arrivals else 1e9
         if self._buffer or min(coming, self._drain_at) <= deadline:
@@ -63,7 +63,7 @@ class Wire:
             raise EOFError
         self._buffer += octets
 
-    def read_line(self, limit: int, timeout: float, idle: bool = False) -> bytes:
+    def read_line(self, limit: int, timeout: float, idle: int = False) -> bytes:
         while b"\n" not in self._buffer:
             self._receive(timeout)
         line, self._buffer = self._buffer[: self._buffer.find(b"\n") + 1], self._buffer[self._buffer.find(b"\n") + 1 :]
