@@ -48,7 +48,8 @@ DEFAULTS = {"bind": "127.0.0.1:0", "hostname": "localhost"}
 SECTIONS = (SMTP, LIMITS, TLS)
 OTHERS = ("bind", "threads", "backlog", "access_logfile", "access_logformat", "log_format", "transcript", "ssl_context")
 STOP_TIMEOUT = 10.0  # seconds that handlers have to return once the server stops
-LAST_REPLY = 0.1  # seconds in which a session that is in none gets its last reply out, and then is cut off
+QUIT_TIMEOUT = 0.1  # seconds for the QUIT after a reply
+LAST_REPLY = 0.15  # seconds in which a session that is in none gets its last reply out, and then is cut off
 
 log = logging.getLogger(__name__)  # below the logger of the program, so that pytest shows it where a test fails
 
@@ -177,7 +178,7 @@ class _Running:
 
     def stop(self) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT
-        self._drain.begin(deadline)
+        self._drain.begin(deadline, QUIT_TIMEOUT)
         self._rows.put(None)
         self._acceptor.join()
         for listener in self.listeners:

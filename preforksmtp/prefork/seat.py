@@ -76,10 +76,10 @@ class Drain:
         self._latest = self._open_until = now + min(BEGINNING, seconds / 2)
         self._request()
 
-    def begin(self, deadline: float) -> None:
-        """At once."""
-        self.deadline = min(deadline, self.deadline)
-        self._earliest = self._patience = self._latest = self._open_until = 0.0
+    def begin(self, deadline: float, patience: float = 0.0) -> None:
+        """At once, or after so many seconds of silence."""
+        self.deadline = self._latest = min(deadline, self.deadline)
+        self._earliest, self._patience, self._open_until = 0.0, patience, 0.0
         self._request()
 
     def _request(self) -> None:

@@ -4,10 +4,10 @@ Everything here runs in the worker. Its main thread never serves: it beats the h
 least once a second, takes signals, and notices the master's death as EOF on the lifeline pipe, which stops
 it as a full stop does.
 
-TERM drains: threads stop accepting, the process ends with the last session or at graceful_timeout. While others serve on
-(a roll) the sessions here hardly notice; a second TERM urges it. When the whole server stops they are told at once or
-soon (seat.py). QUIT is quick: at once, and half a second for all. INT is left to the master while it lives, because a
-terminal sends it to the whole group. USR1 reopens logs. USR2 dumps the stacks of all threads, from C;
+TERM drains: threads stop accepting, the process ends with the last session or at graceful_timeout. While others serve
+on (a roll) the sessions here hardly notice; a second TERM urges it. When the whole server stops they are told at once
+or soon (seat.py). QUIT is quick: at once, and half a second for all. INT is left to the master while it lives, because
+a terminal sends it to the whole group. USR1 reopens logs. USR2 dumps the stacks of all threads, from C;
 ABRT does, then kills. URG: the master asks something (inquiry.py). HUP, WINCH, TTIN, TTOU do nothing here, so that
 `pkill -HUP` cannot kill a worker.
 

@@ -127,7 +127,7 @@ class Clients:
             if isinstance(error, smtplib.SMTPSenderRefused) and error.smtp_code == 421 and done:
                 self.told += 1
             else:
-                self.failures[f"{type(error).__name__} {str(error):.80}"] += 1
+                self.failures[f"{type(error).__name__} {error!s:.80}"] += 1
             return False
         self._acknowledge(waiting, delivered)  # a client that raises has not delivered, whatever came before
         return True

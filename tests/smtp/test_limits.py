@@ -40,6 +40,9 @@ class Wire:
     def draining(self) -> bool:
         return self.now >= self._drain_at
 
+    def take_line(self) -> bytes:
+        return b""
+
     @property
     def expired(self) -> bool:
         return bool(self._end) and self.now >= self._end
