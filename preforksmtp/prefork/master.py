@@ -78,6 +78,7 @@ class Master:
         self.leavers = Leavers(self)
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
+        self.predecessor = 0  # the old master that started this one; 0 = none did
         self.early: Sequence[int] = ()
         self.stopping = False
         self.round_every = ROUND
@@ -290,13 +291,17 @@ class Master:
     # -- what signals ask for
 
     def stop(self) -> None:
-        """Graceful: every worker drains. Unnoticed, if another master serves on."""
-        if not self.stopping:
+        """Graceful: every worker drains; unnoticed, if another master serves on. The second time none does any more."""
+        if self.stopping:
+            self.board.stop()
+        else:
             self._begin_stop("stopping")
-            if self.board.stopping:
-                self.leavers.stop()
-            for worker in self.serving():
-                worker.retire("stop")
+            if self.board.stopping and self.predecessor and os.getppid() == self.predecessor:
+                os.kill(self.predecessor, signal.SIGTERM)  # it still drains, after an upgrade
+        if self.board.stopping:
+            self.leavers.stop()
+        for worker in self.serving():
+            worker.retire("stop")
 
     def stop_quickly(self) -> None:
         """Quick; the second time at once. Also hurries a graceful stop."""

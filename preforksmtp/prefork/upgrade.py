@@ -112,9 +112,7 @@ class Upgrade:
         why = self._end_patience()
         if why:
             how = f"{how} ({why})"
-        if master.stopping:  # it had taken over, and nobody serves on now
-            master.board.stop()
-            master.leavers.stop()
+        if master.stopping:
             return
         self.fault = f"the new master {how}"
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)
@@ -141,6 +139,7 @@ class Succession:
         self._progress = progress
         self._automatic = automatic
         master.succession = self
+        master.predecessor = predecessor
         master.on_child.append(progress.close)
         master.on_ready.append(self._ready)
 

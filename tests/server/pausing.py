@@ -26,18 +26,27 @@ STUBBORN = 20  # times a message is tried
 class Pausing(smtplib.SMTP):
     """It pauses before each command, QUIT included, and before the body."""
 
+    longest = LONGEST
+
     def putcmd(self, cmd: str, args: str = "") -> None:
-        time.sleep(random.uniform(0.0, LONGEST))
+        self.pause()
         super().putcmd(cmd, args)
 
     def send(self, s: Any) -> None:
         if not isinstance(s, str):  # the body; commands come as text, by putcmd
-            time.sleep(random.uniform(0.0, LONGEST))
+            self.pause()
         super().send(s)
+
+    def pause(self) -> None:
+        time.sleep(random.uniform(0.0, self.longest))
 
 
 class PausingInTLS(Pausing, smtplib.SMTP_SSL):
     pass
+
+
+class Hasty(Pausing):
+    longest = LONGEST / 5
 
 
 class Clients:
@@ -142,6 +151,10 @@ class Clients:
 
 def in_clear(port: int) -> smtplib.SMTP:
     return Pausing("127.0.0.1", port, timeout=60)
+
+
+def in_a_hurry(port: int) -> smtplib.SMTP:
+    return Hasty("127.0.0.1", port, timeout=60)
 
 
 def with_starttls(port: int) -> smtplib.SMTP:
