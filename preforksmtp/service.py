@@ -179,9 +179,10 @@ class Service:
             rules.lmtp,
         )
         wire = plain if self._transcript is None else TranscribedWire(plain, self._transcript, session)
-        seat.session, seat.interrupt = session, wire.interrupt
+        seat.session, seat.line = session, wire
         journal = self._journal(self._log, self._access, seat, self._worker)
-        linger = wait = True
+        linger = True
+        wait = not seat.drain.requested  # or the whole server stops, and the connection was still in the kernel's queue
         visit: Visit | None = None
         try:
             if terms.proxies and session.peer.host in terms.proxies:
@@ -197,8 +198,7 @@ class Service:
             if terms.implicit_tls:
                 session.tls = wire.start_tls()
                 journal.tls_started(session)
-            if seat.drain.requested:  # the whole server stops, and the connection was still in the kernel's queue
-                wait = False  # there may be many more
+            if not wait:  # there may be many more
                 _say(wire, reply.SHUTTING_DOWN)
             else:
                 dialogue = Dialogue(wire, session, rules, journal)
@@ -216,7 +216,7 @@ class Service:
             else:  # a health check or a port scanner, which never said a word
                 self._log.debug("session %s: %s reset before a command", session.id, session.peer)
         finally:
-            seat.interrupt = None  # before the descriptor's number can be another connection's
+            seat.line = None  # before the descriptor's number can be another connection's
             if visit is not None:
                 visit.leave()
             wire.close(linger, wait)

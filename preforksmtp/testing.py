@@ -48,6 +48,8 @@ DEFAULTS = {"bind": "127.0.0.1:0", "hostname": "localhost"}
 SECTIONS = (SMTP, LIMITS, TLS)
 OTHERS = ("bind", "threads", "backlog", "access_logfile", "access_logformat", "log_format", "transcript", "ssl_context")
 STOP_TIMEOUT = 10.0  # seconds that handlers have to return once the server stops
+QUIT_TIMEOUT = 0.1  # seconds for the QUIT after a reply
+LAST_REPLY = 0.15  # seconds in which a session that is in none gets its last reply out, and then is cut off
 
 log = logging.getLogger("preforksmtp")
 
@@ -111,7 +113,7 @@ class Server:
         self._running = _Running(self._settings, name, _collecting(hooks, self._collect))
 
     def stop(self) -> None:
-        """Tell open sessions 421, wait for handlers to return, and close. Safe to call twice.
+        """Tell idle sessions 421, cut others off, wait for handlers to return, and close. Safe to call twice.
 
         Raises TimeoutError if a handler has not returned in ten seconds; its thread is left to itself.
         """
@@ -176,17 +178,22 @@ class _Running:
 
     def stop(self) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT
-        self._drain.begin(deadline)
+        self._drain.begin(deadline, QUIT_TIMEOUT)
         self._rows.put(None)
         self._acceptor.join()
         for listener in self.listeners:
             listener.close()
         sessions = dict(self._seats)
         for seat in sessions.values():
-            if seat.interrupt is not None:
-                seat.interrupt()
-        for thread in sessions:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            _touch(seat, "interrupt")
+        resting: set[Seat] = set()  # in no hook when last seen
+        while sessions and time.monotonic() < deadline:
+            for seat in resting:
+                if not seat.hook:
+                    _touch(seat, "cut")
+            resting = {seat for seat in sessions.values() if not seat.hook}
+            next(iter(sessions)).join(LAST_REPLY)
+            sessions = {thread: seat for thread, seat in sessions.items() if thread.is_alive()}
         with self._lock:
             self._stopped = True
             late = [seat.hook or "session" for seat in self._seats.values()]
@@ -235,6 +242,14 @@ class _Running:
                 last = self._stopped and not self._seats
             if last:
                 self._resources.close()
+
+
+def _touch(seat: Seat, method: str) -> None:
+    """Its connection, unless the session has just ended."""
+    line = seat.line
+    with contextlib.suppress(OSError):
+        if line is not None:
+            getattr(line, method)()
 
 
 def _checked(settings: dict[str, object]) -> dict[str, object]:

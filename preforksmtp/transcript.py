@@ -73,7 +73,7 @@ class TranscribedWire:
         self._wary = False  # the next lines may be secrets, of an AUTH that is refused or misspelt
         self._greeted = False
         # What needs no record goes straight through.
-        self.interrupt = wire.interrupt
+        self.wake, self.interrupt, self.cut = wire.wake, wire.interrupt, wire.cut
         self.wait = wire.wait
         self.pause = wire.pause
         self.keep_pace = wire.keep_pace
@@ -85,6 +85,10 @@ class TranscribedWire:
         return self._wire.draining
 
     @property
+    def hurried(self) -> bool:
+        return self._wire.hurried
+
+    @property
     def expired(self) -> bool:
         return self._wire.expired
 
@@ -94,7 +98,7 @@ class TranscribedWire:
     def ahead(self) -> bool:
         return self._wire.ahead
 
-    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, idle: int = False) -> bytes | None:
         self._tell_octets()
         line = self._wire.read_line(limit, idle)
         if line is not None and line == self._told:  # chunks.py looks for a BDAT, and puts back what is none
@@ -108,6 +112,12 @@ class TranscribedWire:
         elif challenged:
             self._record("C", "*" if line.strip() == b"*" else MASK)  # cancelling is no secret (RFC 4954 section 4)
         else:
+            self._record("C", self._shown(line))
+        return line
+
+    def take_line(self) -> bytes:
+        line = self._wire.take_line()
+        if line:
             self._record("C", self._shown(line))
         return line
 
@@ -128,7 +138,7 @@ class TranscribedWire:
             return f"[{len(line)} octets that are no command]"
         return " ".join([words[0], *[MASK] * (len(words) > 1)])
 
-    def read_block(self, size: int, idle: bool = False) -> bytes:
+    def read_block(self, size: int, idle: int = False) -> bytes:
         self._told = b""
         block = self._wire.read_block(size, idle)
         self._octets += len(block)

@@ -55,17 +55,22 @@ class Wire:
     def ahead(self) -> bool:
         return bool(self._buffer)
 
-    def wait(self, seconds: float) -> bool:
+    hurried = True
+
+    def take_line(self) -> bytes:
+        return b""
+
+    def wait(self, seconds: float, idle: bool = False) -> bool:
         return bool(self._buffer) or self._pass(min(self.now + seconds, self._end or NEVER), idle=True)
 
-    def _pass(self, until: float, idle: bool) -> bool:
+    def _pass(self, until: float, idle: int) -> bool:
         """Move the clock to the next event, at most so far; False where none came."""
         coming = self._arrivals[0][0] if self._arrivals else NEVER
         event = min(coming, self._drain_at if idle else NEVER)
         self.now = max(self.now, min(event, until))
         return event <= until
 
-    def _receive(self, began: float, owed: str, idle: bool) -> None:
+    def _receive(self, began: float, owed: str, idle: int) -> None:
         while True:
             until = getattr(self.pace, owed).until(began, self.now)
             assert until > self.now, "a look at the clock tells when the next one is due"
@@ -80,7 +85,7 @@ class Wire:
             raise EOFError
         self._buffer += octets
 
-    def read_line(self, limit: int, idle: bool = False) -> bytes:
+    def read_line(self, limit: int, idle: int = False) -> bytes:
         began = self.now
         while b"\n" not in self._buffer:
             self._receive(began, "command", idle)
@@ -88,7 +93,7 @@ class Wire:
         line, self._buffer = self._buffer[:end], self._buffer[end:]
         return line
 
-    def read_block(self, size: int, idle: bool = False) -> bytes:
+    def read_block(self, size: int, idle: int = False) -> bytes:
         if not self._buffer:
             self._receive(self.now, "block", idle)
         block, self._buffer = self._buffer[:size], self._buffer[size:]

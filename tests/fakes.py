@@ -46,6 +46,7 @@ class FakeWire:
         self._written = b""
         self.sent: list[bytes] = []
         self.draining = False
+        self.hurried = True
         self.expired = False
         self.tls: Any = FakeTLS()  # or an exception: how the handshake ends
         self.pauses: list[float] = []
@@ -75,20 +76,25 @@ class FakeWire:
     def keep_pace(self, pace: Any) -> None:
         """Nothing here has a clock."""
 
-    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, idle: int = False) -> bytes | None:
         while b"\n" not in self._buffer:
             self._receive()
         end = self._buffer.index(b"\n") + 1
         line, self._buffer = self._buffer[:end], self._buffer[end:]
         return line if len(line) <= limit else None
 
-    def read_block(self, size: int, idle: bool = False) -> bytes:
+    def read_block(self, size: int, idle: int = False) -> bytes:
         if not self._buffer:
             self._receive()
         block, self._buffer = self._buffer[:size], self._buffer[size:]
         return block
 
-    def wait(self, seconds: float) -> bool:
+    def take_line(self) -> bytes:
+        line, newline, rest = self._buffer.partition(b"\n")
+        self._buffer = rest if newline else self._buffer
+        return line + newline if newline else b""
+
+    def wait(self, seconds: float, idle: bool = False) -> bool:
         self.flush()
         return bool(self._buffer or self._script)
 

@@ -5,13 +5,13 @@ Everything below the worker is real: sockets, TLS, wire, dialogue, service; only
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import socket
 import struct
 import termios
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,9 +86,10 @@ class Sessions:
         """What a worker's main thread does; a session may notice by itself, and be over before it is woken."""
         self.drain.begin(0.0)
         for seat in self.seats:
-            interrupt: Callable[[], None] | None = seat.interrupt
-            if interrupt is not None:
-                interrupt()
+            line = seat.line
+            with contextlib.suppress(OSError):
+                if line is not None:
+                    line.interrupt()
 
     def count(self, name: str) -> int:
         return self.row[scoreboard.COUNTERS.index(name)]

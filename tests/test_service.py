@@ -167,7 +167,7 @@ def test_the_seat_tells_the_watchdog_what_runs():
         client.sendall(SESSION)
         assert entered.wait(PATIENCE)
         (seat,) = sessions.seats
-        assert (seat.hook, seat.name != "", seat.since > 0, seat.interrupt is not None) == (
+        assert (seat.hook, seat.name != "", seat.since > 0, seat.line is not None) == (
             "message",
             True,
             True,
@@ -176,7 +176,7 @@ def test_the_seat_tells_the_watchdog_what_runs():
         leave.set()
         hear(client)
         sessions.over()
-        assert (seat.hook, seat.since, seat.interrupt) == ("", 0.0, None)
+        assert (seat.hook, seat.since, seat.line) == ("", 0.0, None)
 
 
 def test_handler_errors_are_logged_with_traceback_and_session():

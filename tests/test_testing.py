@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -244,21 +245,39 @@ def test_a_handler_that_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None
 
     server = Server(handler)
     server.start()
-    failure: list[BaseException] = []
-
-    def fail() -> None:
-        with pytest.raises(smtplib.SMTPException) as raised:
-            send(server)
-        failure.append(raised.value)
-
-    sender = threading.Thread(target=fail)
+    sender = threading.Thread(target=send, args=(server,))
     sender.start()
     assert entered.wait(PATIENCE)
     with pytest.raises(TimeoutError, match=r"still running 0\.1 s after the server was stopped: message"):
         server.stop()
     leave.set()
+    wait_until(lambda: server.messages, "it returns after all")
     sender.join(PATIENCE)
-    assert failure
+    assert not sender.is_alive()
+
+
+@pytest.mark.parametrize("where", ["DATA", "TLS", "stream"])
+def test_who_is_in_no_hook_is_not_waited_for(where: str, tmp_path: Path) -> None:
+    class Streaming(Handler):
+        def stream(self, message: Message, body: Any) -> None:
+            body.read()
+
+    files = make_certificate(tmp_path)
+    app = Streaming if where == "stream" else None
+    server = Server(app, certfile=str(files.certfile), keyfile=str(files.keyfile))
+    server.start()
+    client = smtplib.SMTP("localhost", server.port, timeout=PATIENCE)
+    if where == "TLS":
+        client.starttls(context=ssl.create_default_context(cafile=str(files.certfile)))
+    client.ehlo()
+    for command in ("MAIL FROM:<a@example.com>", "RCPT TO:<b@example.com>", "DATA"):
+        client.docmd(command)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < testing.STOP_TIMEOUT / 2
+    with pytest.raises(smtplib.SMTPServerDisconnected):
+        client.docmd("x")
+    assert not server.messages
 
 
 def test_waiting_in_vain() -> None:

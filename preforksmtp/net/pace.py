@@ -78,7 +78,7 @@ class Wait:
         while True:
             until = self.until()
             try:
-                return await_socket(sock, events, until, self._drain)
+                return await_socket(sock, events, until, self._drain, began=self._began)
             except TimeoutError:
                 pass  # look at the clock
 

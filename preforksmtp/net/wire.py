@@ -4,11 +4,16 @@ Owns the receive buffer, so that nothing a client sent ahead of STARTTLS can hid
 before a read would block: a pipelining client gets its replies in one segment. Plain sockets stay blocking and have
 kernel timeouts (a settimeout costs a poll per call); the ssl module ignores those, so TLS sockets use settimeout.
 
-Faults are built-in exceptions: EOFError, ConnectionError, TimeoutError, InterruptedError (draining).
+Faults are built-in exceptions: EOFError, ConnectionError, TimeoutError, InterruptedError (the worker leaves).
+
+A read between two transactions of a worker that leaves waits with poll(), for a limited time; one that began before, in
+recv(), is woken by a short kernel timeout and a signal to its thread, at which it looks round. Nothing that a client
+sends in that moment is lost, as it would be by shutting the socket down.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -30,7 +35,8 @@ _TRICKLE = 1024  # octets after which a slow body has earned a new allowance
 _MOST_OUTPUT = 4096  # octets of replies that may wait while there are more commands to read
 _AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)  # elsewhere than on Windows
 _INSTANT = 0.001  # seconds that do not matter
-_LEFT = getattr(select, "POLLRDHUP", 0)  # elsewhere than on Linux only a reset is seen
+_FULL = (BlockingIOError, ssl.SSLWantWriteError)  # send: the client has not read enough yet
+_WAKING = 0.001  # the kernel timeout of a read that is to look round
 
 
 class Wire:
@@ -77,7 +83,7 @@ class Wire:
         self._position = 0
         self._output = b""
         self._tls = False
-        self._waits = False  # in recv, between transactions: a drain may interrupt
+        self._waits: int = False  # in recv, where a drain may interrupt
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
         self._pace = pace
@@ -103,17 +109,31 @@ class Wire:
     def expired(self) -> bool:
         return bool(self._end) and monotonic() >= self._end
 
+    @property
+    def hurried(self) -> bool:
+        return self._drain.hurried
+
+    # --- any other thread, once the worker leaves; a TLS read watches the drain itself
+
+    def wake(self) -> bool:
+        """See prefork/seat.py."""
+        waits = bool(self._waits) and not self._tls
+        if waits:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_WAKING))
+        return waits
+
     def interrupt(self) -> None:
-        """Wake a read between transactions. Called by another thread after the drain was requested."""
-        if self._waits and not self._tls:  # a TLS read watches the drain itself: SHUT_RD would break its last reply
-            try:
-                self._sock.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass  # ENOTCONN: the client has just gone
+        """See prefork/seat.py."""
+        if self._waits and not self._tls:
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """See prefork/seat.py."""
+        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # SSLSocket's own would let the session go on in clear
 
     # --- reading
 
-    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, idle: int = False) -> bytes | None:
         """See smtp/wire.py."""
         start, began, buffer = self._position, 0.0, self._buffer
         if start == len(buffer):
@@ -130,8 +150,9 @@ class Wire:
             return self._read_long_line(limit, began or monotonic(), idle)
         return buffer[start:end] if end - start <= limit else None
 
-    def _read_long_line(self, limit: int, began: float, idle: bool) -> bytes | None:
+    def _read_long_line(self, limit: int, began: float, idle: int) -> bytes | None:
         """A line that did not come in one piece. Beyond `limit` it is dropped as it comes."""
+        idle = idle and 2  # no longer between two transactions
         line = bytearray(self._buffer[self._position :])
         size = len(line)
         while True:
@@ -146,7 +167,7 @@ class Wire:
             if end:
                 return bytes(line) if size <= limit else None
 
-    def read_block(self, size: int, idle: bool = False) -> bytes:
+    def read_block(self, size: int, idle: int = False) -> bytes:
         """See smtp/wire.py."""
         if self._position < len(self._buffer):
             return self._take(size)
@@ -175,18 +196,25 @@ class Wire:
         """See smtp/wire.py."""
         return self._position < len(self._buffer)
 
-    def wait(self, seconds: float) -> bool:
+    def take_line(self) -> bytes:
+        """See smtp/wire.py."""
+        start = self._position
+        self._position = self._buffer.find(b"\n", start) + 1 or start
+        return self._buffer[start : self._position]
+
+    def wait(self, seconds: float, idle: bool = False) -> bool:
         """See smtp/wire.py."""
         if self._position < len(self._buffer) or (self._tls and cast(ssl.SSLSocket, self._sock).pending()):
             return True
         self.flush()
         deadline = monotonic() + seconds
         try:
-            await_socket(self._sock, select.POLLIN, min(deadline, self._end or deadline), self._drain)
+            await_socket(self._sock, select.POLLIN, min(deadline, self._end or deadline), self._drain, idle)
         except TimeoutError:
             return False
         except InterruptedError:
-            pass
+            if idle:
+                raise
         return True
 
     def pause(self, seconds: float, since: float = 0.0, idle: bool = False) -> None:
@@ -206,7 +234,7 @@ class Wire:
     def discard_input(self) -> None:
         self._buffer, self._position = b"", 0
 
-    def _receive(self, size: int, began: float, idle: bool, block: bool) -> float:
+    def _receive(self, size: int, began: float, idle: int, block: bool) -> float:
         """Replace the empty buffer by what comes, at least one octet. Returns when it began to wait.
 
         `began`: when we began to wait for the line or, if `block`, the block that this is a part of; 0 = now.
@@ -216,24 +244,25 @@ class Wire:
             self._output = b""
             try:
                 sent = self._send(output, _AT_ONCE)
-            except OSError as error:
-                self._send_slowly(output, 0, error)
-            else:
-                if sent != len(output):
-                    self._send_slowly(output, sent)
+            except _FULL:
+                sent = 0
+            except ssl.SSLError as error:
+                raise _tls_fault(error) from None
+            if sent != len(output):
+                self._send_slowly(output, sent)
         now = monotonic()
         if self._ordinary and not began:
             # The way of nearly every read: the kernel's timeout, set once a session, comes before the next look at the
-            # clock. The order decides: first say that we wait, then look for the drain; who requests it does it the
+            # clock. The order decides: first say that we wait, then look for the drain; who begins it does it the
             # other way round.
             try:
                 if idle:
-                    self._waits = True
-                    if self._drain.requested:
-                        raise InterruptedError
+                    self._waits = idle
+                    if self._drain.leaving:
+                        raise BlockingIOError
                 data = self._recv(size)
             except BlockingIOError:
-                data = self._receive_late(size, now, block)
+                data = self._receive_late(size, now, idle, block)
             finally:
                 self._waits = False
         elif self._tls:
@@ -247,28 +276,45 @@ class Wire:
         self._buffer, self._position = data, 0
         return now
 
-    def _receive_otherwise(self, size: int, began: float, idle: bool, block: bool) -> bytes:
+    def _receive_otherwise(self, size: int, began: float, idle: int, block: bool) -> bytes:
         """With a deadline for the whole session, or in the middle of a line or block."""
         self._waits = idle
         try:
-            if idle and self._drain.requested:
-                raise InterruptedError
-            return self._receive_late(size, began, block)
+            return self._receive_late(size, began, idle, block)
         finally:
             self._waits = False
 
-    def _receive_late(self, size: int, began: float, block: bool) -> bytes:
+    def _receive_late(self, size: int, began: float, idle: int, block: bool) -> bytes:
         """Where the next look at the clock may come before the kernel's timeout: shorten that for this read."""
         while True:
+            leaving = self._drain.leaving
+            if idle and leaving:
+                return self._receive_last(size, began, idle, block)
             now, shortest = monotonic(), self._pace.shortest
             left = self._look(began, block, now) - now
             wanted = shortest if left > shortest - _INSTANT else max(left, _INSTANT)
-            if wanted < self._kernel or self._kernel < shortest:
+            if wanted < self._kernel or self._kernel < shortest or leaving:  # somebody may have woken us: see wake
                 self._set_kernel_timeout(wanted)
             try:
                 return self._recv(size)
             except BlockingIOError:
                 pass
+
+    def _receive_last(self, size: int, began: float, idle: int, block: bool) -> bytes:
+        """While the worker leaves. A command that comes too late is there for take_line."""
+        self._waits = False
+        while True:
+            until = self._look(began, block, monotonic())
+            try:
+                await_socket(self._sock, select.POLLIN, until, self._drain, idle == 1, began)
+                break
+            except TimeoutError:
+                pass  # look at the clock
+        data = self._receive_tls(size, began, 0, block) if self._tls else self._recv(size)
+        if data and idle == 1 and self._drain.hurried:
+            self._buffer, self._position = data, 0
+            raise InterruptedError
+        return data
 
     def _look(self, began: float, block: bool, now: float) -> float:
         """The time of the next look at the clock."""
@@ -280,14 +326,14 @@ class Wire:
         self._ordinary = seconds == pace.shortest and not pace.metered and not self._end and not self._tls
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
-    def _receive_tls(self, size: int, began: float, idle: bool, block: bool) -> bytes:
+    def _receive_tls(self, size: int, began: float, idle: int, block: bool) -> bytes:
         """A record may come in pieces: whatever is there is read, and waited for otherwise."""
         # Before a line there is usually nothing yet, and an exception costs more than a poll().
         wait = size == _LINE_READ and not cast(ssl.SSLSocket, self._sock).pending()
         while True:
             if wait:
-                if idle and self._drain.requested:
-                    raise InterruptedError
+                if idle and self._drain.leaving:
+                    return self._receive_last(size, began, idle, block)
                 now = monotonic()
                 self._polls[idle].poll((self._look(began, block, now) - now) * 1000)
             try:
@@ -307,27 +353,26 @@ class Wire:
         if output:
             try:
                 sent = self._send(output, _AT_ONCE)
-            except OSError as error:
-                self._send_slowly(output, 0, error)
-            else:
-                if sent != len(output):
-                    self._send_slowly(output, sent)
+            except _FULL:
+                sent = 0
+            except ssl.SSLError as error:
+                raise _tls_fault(error) from None
+            if sent != len(output):
+                self._send_slowly(output, sent)
 
-    def _send_slowly(self, output: bytes, sent: int, fault: OSError | None = None) -> None:
-        """Send what the client did not take at once; `fault` is what send() raised."""
+    def _send_slowly(self, output: bytes, sent: int) -> None:
+        """Send what the client did not take at once."""
         wait = Wait(self._pace.replies, self._drain, self._end)
         try:
             while sent < len(output):
-                if fault is not None and not isinstance(fault, (BlockingIOError, ssl.SSLWantWriteError)):
-                    raise _tls_fault(fault) if isinstance(fault, ssl.SSLError) else fault
                 self._await_room(wait)
-                try:
-                    sent, fault = sent + self._send(output[sent:], _AT_ONCE), None
-                except OSError as error:
-                    fault = error
+                with contextlib.suppress(*_FULL):
+                    sent += self._send(output[sent:], _AT_ONCE)
         except TimeoutError as late:
             self._send = _drop  # no reply gets through any more
             raise late if late.args else TimeoutError("the client does not read our replies") from None
+        except ssl.SSLError as error:
+            raise _tls_fault(error) from None
 
     def _await_room(self, wait: Wait) -> None:
         """Wait until the client has read something; while the worker drains not for long."""
@@ -355,10 +400,11 @@ class Wire:
             self._sock, self._recv, self._send = sock, sock.recv, lambda data, flags: sock.send(data)
             self._tls, self._ordinary = True, False
             shake_hands(sock, whole)
-        busy, idle = self._polls = select.poll(), select.poll()
-        busy.register(sock, select.POLLIN)
-        idle.register(sock, select.POLLIN)
-        idle.register(drain.fd, select.POLLIN)
+        self._polls = [select.poll() for _ in range(3)]  # by what read_line calls idle
+        for poll in self._polls:
+            poll.register(sock, select.POLLIN)
+        self._polls[1].register(drain.notice, select.POLLIN)
+        self._polls[2].register(drain.fd, select.POLLIN)
         return describe(sock, context, hello)
 
     def fileno(self) -> int:

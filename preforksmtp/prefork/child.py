@@ -61,6 +61,7 @@ class Child:
         self.replacing = ""  # why it will be ended as soon as its replacement serves; see recycling.py
         self.asked = False  # its end is nobody's fault: stop, retirement
         self.ended_at = 0.0  # when the escalation under way began; monotonic
+        self.urged_at = 0.0  # when it was told to hurry, 0.0 = not (leavers.py)
         self._steps: list[tuple[float, int]] = []  # (monotonic time, signal), still to come
 
     def end(self, steps: Steps, reason: str, *, asked: bool) -> None:
@@ -99,6 +100,12 @@ class Child:
     def retire(self, reason: str) -> None:
         """Let it drain: TERM, and what follows by the clock."""
         self.end(graceful(self.generation.config.graceful_timeout), reason, asked=True)
+
+    def urge(self, now: float) -> None:
+        """It drains already: its clients may begin nothing more."""
+        if not self.urged_at:
+            self.urged_at = now
+            self.send(signal.SIGTERM)
 
     def next_deadline(self) -> float:
         """When the master must look at it again."""

@@ -26,6 +26,7 @@ from preforksmtp.prefork.child import Child
 from preforksmtp.prefork.fork import Aides, fork_worker, let_go
 from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
+from preforksmtp.prefork.leavers import Leavers
 from preforksmtp.prefork.reaper import OWN_ACCORD, Reaper
 from preforksmtp.prefork.reclaim import reclaim
 from preforksmtp.prefork.recycling import Recycling
@@ -79,8 +80,10 @@ class Master:
         self.reaper = Reaper(self)
         self.recycling = Recycling(self)
         self.audit = Audit(self)
+        self.leavers = Leavers(self)
         self.upgrade = Upgrade(self)
         self.succession: Succession | None = None
+        self.predecessor = 0  # the old master that started this one; 0 = none did
         self.early: Sequence[int] = ()
         self.stopping = False
         self.round_every = ROUND
@@ -209,7 +212,7 @@ class Master:
         """Fork one worker. None: not now (logged)."""
         slot = generation.board.claim(generation.number)
         if slot is None:
-            self.log.error("no slot left for a worker: too many old ones are still leaving")
+            self.leavers.no_slot()
             self.throttle.pause(time.monotonic() + ROUND)
             return None
         worker = Child(slot, generation, self.strength.lane(generation))
@@ -264,6 +267,7 @@ class Master:
         self._announce()
         self.reload.advance(now)
         self.recycling.advance()
+        self.leavers.advance(now)
         self.upgrade.advance(now)
         if self.succession is not None:
             self.succession.advance()
@@ -311,11 +315,17 @@ class Master:
     # -- what signals ask for
 
     def stop(self) -> None:
-        """Graceful: every worker drains."""
-        if not self.stopping:
+        """Graceful: every worker drains; unnoticed, if another master serves on. The second time none does any more."""
+        if self.stopping:
+            self.board.stop()
+        else:
             self._begin_stop("stopping")
-            for worker in self.serving():
-                worker.retire("stop")
+            if self.board.stopping and self.predecessor and os.getppid() == self.predecessor:
+                os.kill(self.predecessor, signal.SIGTERM)  # it still drains, after an upgrade
+        if self.board.stopping:
+            self.leavers.stop()
+        for worker in self.serving():
+            worker.retire("stop")
 
     def stop_quickly(self) -> None:
         """Quick; the second time at once. Also hurries a graceful stop."""

@@ -36,7 +36,6 @@ from collections.abc import Callable, Sequence
 from socket import socket as Socket  # whatever the application puts in its place (PySocks)
 from typing import Any
 
-from preforksmtp.prefork.late import is_late, late_session
 from preforksmtp.prefork.reclaim import lift
 from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, Slot
 from preforksmtp.prefork.seat import Drain, Seat
@@ -45,6 +44,7 @@ Serve = Callable[[socket.socket, Any, int, Seat], None]
 TurnAway = Callable[[socket.socket, int], None]  # a connection, which it closes, and the index of its listener
 
 SPARE = 3  # waiting threads kept per listener: with 2 every other session calls one from the bench (5 % of CPU in A)
+WAKING = signal.SIGURG  # the worker has a handler for it, and where it has none it is ignored
 PATIENCE = 500  # ms a thread polls several listeners, or sits on the bench; the listeners' SO_RCVTIMEO does it for one
 # A handler may recurse deeply in C (sorted, json, ==): with 1 MiB CPython 3.10 to 3.13 die of a
 # segmentation fault where 8 MiB give RecursionError. It is address space, not memory: 20 KiB are resident.
@@ -87,8 +87,7 @@ class Post:
 
 
 class Pool:
-    """The session threads of one worker. Main thread calls start, tick, interrupt_sessions and the
-    questions."""
+    """The session threads of one worker. Main thread calls start, tick, wake_sessions and the questions."""
 
     def __init__(
         self,
@@ -188,17 +187,22 @@ class Pool:
                         fd, _ = post.accept()
                         farewell(Socket(*post.kind, fd), post.index)
 
+    def wake_sessions(self) -> None:
+        """The drain has news: every session that is idle in recv() looks at it, at a signal that does nothing else."""
+        with self._lock:  # a thread whose seat is here has not ended
+            for seat in self._seats:
+                line = seat.line
+                with contextlib.suppress(OSError):  # its socket: the session has just ended
+                    if line is not None and line.wake():
+                        signal.pthread_kill(seat.thread, WAKING)
+
     def interrupt_sessions(self) -> None:
-        """After drain.begin(): wake every session that is idle in recv. No lock is held while calling."""
+        """Whoever is still there: the application has taken the signal away."""
         for seat in self.seats():
-            interrupt = seat.interrupt  # read first: that of a late session comes after its own drain
-            if interrupt is not None and seat.drain is self._drain:
-                try:
-                    interrupt()
-                except OSError:
-                    pass  # its socket: the session has just ended
-                except Exception:
-                    self.log.exception("cannot interrupt session %s", seat.name)
+            line = seat.line
+            with contextlib.suppress(OSError):
+                if line is not None:
+                    line.interrupt()
 
     # -- any session thread
 
@@ -241,7 +245,7 @@ class Pool:
             for post in self._posts:
                 post.idle.discard(seat)
             self._remove(seat)
-            if self._drain.requested:
+            if self._drain.leaving:
                 self._wake()
 
     def _attend(self, seat: Seat, post: Post, connection: socket.socket, peer: Any) -> None:
@@ -252,21 +256,17 @@ class Pool:
         if next(self._served) == self._quota:
             self._wake()
         try:
-            if is_late(self._drain, self._scoreboard.stopping):
-                with late_session(seat):
-                    self._serve(connection, peer, post.index, seat)
-            else:
-                self._serve(connection, peer, post.index, seat)
+            self._serve(connection, peer, post.index, seat)
         except BaseException:  # SystemExit of a handler, too, ends neither thread nor process
             row[ERRORS] += 1
             self.log.exception("session %s of %s failed", seat.name, peer)
             connection.close()
-        seat.interrupt = None
+        seat.line = None
         seat.session = seat.dialogue = None
         seat.hook = ""
         seat.since = 0.0
         row[SINCE] = 0
-        if self._drain.requested:
+        if self._drain.leaving:
             self._wake()
 
     def _wait(self, seat: Seat, post: Post) -> tuple[Post, socket.socket, Any] | None:
@@ -274,7 +274,7 @@ class Pool:
         pause, rested = 0.1, 0.0
         drain = self._drain
         while True:
-            if drain.requested and self._drained(post):
+            if drain.leaving and self._drained(post):
                 return None
             if self._surplus and self._dismissed(seat):
                 return None

@@ -198,7 +198,7 @@ class Reload:
         assert self.candidate is not None
         if self._canary is None:
             self._canary = self._master.spawn(self.candidate)
-            if self._canary is None and now >= self._give_up_at:
+            if self._canary is None and now >= self._give_up_at and not self._master.leavers.waiting:
                 self._fail("no worker can be forked")
         elif self._canary.ready_at is not None:
             self._promote(self.candidate)

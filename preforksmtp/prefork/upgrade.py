@@ -139,6 +139,7 @@ class Succession:
         self._progress = progress
         self._automatic = automatic
         master.succession = self
+        master.predecessor = predecessor
         master.on_child.append(progress.close)
         master.on_ready.append(self._ready)
 

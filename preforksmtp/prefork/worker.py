@@ -1,12 +1,13 @@
 """The worker process: boot the app, let the pool's threads serve, watch, drain, leave.
 
 Everything here runs in the worker. Its main thread never serves: it beats the heart in the scoreboard at
-least once a second, takes signals, and notices the master's death as EOF on the lifeline pipe, which drains
-it as TERM does.
+least once a second, takes signals, and notices the master's death as EOF on the lifeline pipe, which stops
+it as a full stop does.
 
-TERM drains: sessions are interrupted, threads stop accepting, the process ends with the last session or at
-graceful_timeout. QUIT is quick: the same with half a second. INT is left to the master while it lives,
-because a terminal sends it to the whole group. USR1 reopens logs. USR2 dumps the stacks of all threads, from C;
+TERM drains: threads stop accepting, the process ends with the last session or at graceful_timeout. While others serve
+on (a roll) the sessions here hardly notice; a second TERM urges it. When the whole server stops they are told at once
+or soon (seat.py). QUIT is quick: at once, and half a second for all. INT is left to the master while it lives, because
+a terminal sends it to the whole group. USR1 reopens logs. USR2 dumps the stacks of all threads, from C;
 ABRT does, then kills. URG: the master asks something (inquiry.py). HUP, WINCH, TTIN, TTOU do nothing here, so that
 `pkill -HUP` cannot kill a worker.
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import select
 import signal
@@ -44,6 +46,7 @@ from preforksmtp.prefork.stuck import StuckHandlers
 
 BEAT = 1.0  # seconds between two looks round, at most
 SHRINK_EVERY = 30.0  # seconds over which the pool's peak is taken
+STUBBORN = 0.2  # seconds after which a session that no signal wakes is interrupted otherwise
 QUICK_TIMEOUT = 0.5  # seconds sessions get on QUIT: time for a 421, and for a 250 under way (RFC 1047)
 FAREWELL = 0.2  # seconds at the deadline of a full stop for those who wait in the queue
 LAST_WORDS = 0.5  # seconds for on_exit and atexit callbacks after that; both together less than the master's slack
@@ -119,6 +122,8 @@ class Worker:
         self._addresses = [listener.getsockname() for listener in listeners]
         self._stacks = -1  # where they are dumped to
         self._quick = False
+        self._stopped = False  # told that the whole server stops
+        self._interrupt_at = math.inf  # sessions that are still asleep
         self._asked = ""  # why request_drain() was called
         self._limits = Limits(config)
         self._stuck = StuckHandlers(config.handler_timeout)
@@ -265,7 +270,8 @@ class Worker:
         configured, level, beat = self.log.level, 0, CALM
         next_shrink = time.monotonic() + SHRINK_EVERY
         while not self._finished(pool):
-            events = poll.poll(max(0.0, min(beat, self.drain.deadline - time.monotonic())) * 1000)
+            due = min(self.drain.deadline, self.drain.urge_at, self._interrupt_at)
+            events = poll.poll(max(0.0, min(beat, due - time.monotonic())) * 1000)
             now = time.monotonic()
             self._published.heartbeat = time.monotonic_ns()
             # First: where handlers burn the processor, each system call below waits for the interpreter's lock again.
@@ -277,12 +283,17 @@ class Worker:
                     raise Tampered("the application has closed or replaced descriptors of the server's; leaving")
                 poll.unregister(self._lifeline)
                 self._lifeline = -1
-                self._begin_drain(pool, "the master died", self.config.graceful_timeout)
+                self._stop(pool, "the master died")
             for number in self._signals.take():
                 self._handle(number, pool)
             self._reclaim()
-            if self._asked and not self.drain.requested:
-                self._begin_drain(pool, self._asked, self.config.graceful_timeout)
+            if self._asked and not self.drain.leaving:
+                self._leave(pool, self._asked)
+            if now >= self.drain.urge_at:
+                self._urge(pool)
+            if now >= self._interrupt_at:
+                self._interrupt_at = math.inf
+                pool.interrupt_sessions()
             self._examine(pool, now)
             if affinity.possible:
                 beat = affinity.look(pool.seats(), now)
@@ -319,7 +330,7 @@ class Worker:
             self._ring()
 
     def _finished(self, pool: Pool) -> bool:
-        if not self.drain.requested:
+        if not self.drain.leaving:
             return False
         pool.close_if_deserted()
         over = not pool.busy() if self._quick else pool.alive() == 0
@@ -331,34 +342,56 @@ class Worker:
 
     def _handle(self, number: int, pool: Pool) -> None:
         if number == signal.SIGTERM:
-            self._begin_drain(pool, "SIGTERM", self.config.graceful_timeout)
+            if self._board.stopping:
+                self._stop(pool, "SIGTERM")
+            elif not self.drain.leaving:
+                self._leave(pool, "SIGTERM")
+            elif not self.drain.requested:
+                self._urge(pool)
         elif number == signal.SIGQUIT or (number == signal.SIGINT and self._lifeline < 0):
             self._quick = True
             self.hooks.in_worker("worker_int", self)
-            self._begin_drain(pool, signal.Signals(number).name, QUICK_TIMEOUT)
+            self.drain.begin(time.monotonic() + QUICK_TIMEOUT)
+            self._begin_drain(pool, signal.Signals(number).name)
         elif number == signal.SIGUSR1:
             for reopen in self.on_reopen:
                 self._call(reopen)
         elif number in ALARMS:
             self.log.warning("%s came: no alarm reaches a handler, which runs in a thread of its own", name(number))
 
-    def _begin_drain(self, pool: Pool, reason: str, timeout: float) -> None:
-        again = self.drain.requested
-        self.drain.begin(time.monotonic() + timeout)
-        if again:
-            return
-        self.clients.tables[self.slot].open(0)
-        active = self._published.active()
-        self.log.info("worker %d: draining (%s), %d sessions", self.pid, reason, active)
-        self._enter(scoreboard.DRAINING)
-        pool.interrupt_sessions()
+    def _leave(self, pool: Pool, reason: str) -> None:
+        """Others serve on: a roll."""
+        self.drain.leave(self.config.graceful_timeout)
+        self._begin_drain(pool, reason)
+
+    def _urge(self, pool: Pool) -> None:
+        """The roll has lasted long enough."""
+        self.drain.urge()
+        self._begin_drain(pool, "urged")
+
+    def _stop(self, pool: Pool, reason: str) -> None:
+        """Nobody serves on."""
+        if not self._quick and not self._stopped:
+            self._stopped = True
+            self.drain.stop(self.config.graceful_timeout)
+            self._begin_drain(pool, reason)
+
+    def _begin_drain(self, pool: Pool, reason: str) -> None:
+        """Or the next stage of it. The drain knows already."""
+        if self._published.state != scoreboard.DRAINING:
+            self.clients.tables[self.slot].open(0)
+            active = self._published.active()
+            self.log.info("worker %d: draining (%s), %d sessions", self.pid, reason, active)
+            self._enter(scoreboard.DRAINING)
+        pool.wake_sessions()
+        self._interrupt_at = time.monotonic() + STUBBORN if self.drain.requested else math.inf
 
     # -- leaving
 
     def _say_last_words(self) -> None:
         """Exit callbacks; none may hold us past the deadline."""
         seconds = LAST_WORDS
-        if self.drain.requested and not self._quick:
+        if self.drain.leaving and not self._quick:
             seconds = max(LAST_WORDS, self.drain.deadline - time.monotonic())
         leaving = Leaving(f"worker {self.pid}", self.log, seconds)
         leaving.finish((lambda: self.hooks.in_worker("worker_exit", self.server, self), *self.on_exit))

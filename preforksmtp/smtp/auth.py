@@ -78,10 +78,10 @@ class _Exchange:
         self.asked_binding = ""
 
     def ask(self, challenge: bytes) -> bytes:
-        """Send a challenge, read the response. A drain may interrupt the wait: no mail is lost by it."""
+        """Send a challenge, read the response. A drain in a hurry may interrupt the wait: no mail is lost by it."""
         dialogue = self._dialogue
         dialogue.wire.write(b"334 " + b64encode(challenge) + b"\r\n")
-        line = dialogue.wire.read_line(AUTH_LINE_OCTETS, True)
+        line = dialogue.wire.read_line(AUTH_LINE_OCTETS, 2)
         self.heard = monotonic()
         if line is None:
             raise Reject(reply.AUTH_LINE_TOO_LONG)

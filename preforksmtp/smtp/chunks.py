@@ -40,7 +40,7 @@ def parse_chunk(argument: str) -> tuple[int, bool]:
     return int(words[0]), len(words) == 2
 
 
-def drop_chunk(wire: Input, size: int, idle: bool) -> None:
+def drop_chunk(wire: Input, size: int, idle: int) -> None:
     """Read `size` octets and forget them, so that the next command is found. `idle`: see smtp/wire.py."""
     while size:
         size -= len(wire.read_block(min(size, _READ), idle))
@@ -88,7 +88,7 @@ class ChunkReader:
 
     def settle(self) -> None:
         """Drop what is left of the chunk, so that the next command is found."""
-        drop_chunk(self._wire, self._left, True)
+        drop_chunk(self._wire, self._left, 2)
         self._left = 0
 
     @property

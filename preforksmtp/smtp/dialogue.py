@@ -85,7 +85,8 @@ class Dialogue:
             self._greet()
             self._serve()
         except InterruptedError:
-            self.wire.write(reply.SHUTTING_DOWN.wire)
+            self.quit = self.wire.take_line().strip().upper() == b"QUIT"
+            self.wire.write((reply.CLOSING if self.quit else reply.SHUTTING_DOWN).wire)
         except Overdue as slow:
             self.journal.timed_out(self.session, slow.limit)
             self.wire.write(slow.reply.wire)
@@ -299,6 +300,10 @@ class Dialogue:
         )
 
     # --- the transaction
+
+    def may_begin(self) -> bool:
+        """While the worker drains: is there time for one that is the first?"""
+        return not self._transactions and not self.wire.hurried
 
     def admit_message(self) -> None:
         """May this client begin one more message?"""

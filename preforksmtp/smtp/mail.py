@@ -23,7 +23,7 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
     if dialogue.transaction is not None:
         raise Reject(reply.NESTED_MAIL)
     dialogue.mail_refused = True  # until it is not
-    if dialogue.wire.draining:
+    if dialogue.wire.draining and not dialogue.may_begin():
         raise Reject(reply.SHUTTING_DOWN)
     syntax = dialogue.rules.syntax
     text = argument[5:] if argument[:5].upper() == "FROM:" else syntax.find_path(argument, "FROM")
@@ -151,7 +151,7 @@ def bdat(dialogue: Dialogue, argument: str) -> None:
     except Reject as refusal:
         dialogue.answer(refusal.reply)
         dialogue.wire.flush()
-        drop_chunk(dialogue.rules.body_wire(dialogue.wire), size, dialogue.transaction is None)
+        drop_chunk(dialogue.rules.body_wire(dialogue.wire), size, 2 if dialogue.transaction is None else 0)
         return
     receive(dialogue, transaction, ChunkReader(dialogue, size, last))
 

@@ -107,14 +107,14 @@ class Meter:
         self._since = 0.0  # when this read began
         self._metered = MeteredPace(pace, self)
 
-    def read_block(self, size: int, idle: bool = False) -> bytes:
+    def read_block(self, size: int, idle: int = False) -> bytes:
         """See smtp/wire.py."""
         with self._watching():
             block = self._wire.read_block(size, idle)
         self._octets += len(block)
         return block
 
-    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, idle: int = False) -> bytes | None:
         """See smtp/wire.py."""
         with self._watching():
             return self._wire.read_line(limit, idle)

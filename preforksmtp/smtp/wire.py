@@ -1,7 +1,7 @@
 """What a session needs of its connection. The real one is net/wire.py; tests make one from bytes.
 
 How long the client may take is for smtp/pace.py to say. Faults are the built-in exceptions: EOFError (the client
-closed), ConnectionError (it reset), TimeoutError (it had its time), InterruptedError (the server is draining and the
+closed), ConnectionError (it reset), TimeoutError (it had its time), InterruptedError (the worker leaves, and the
 client was between transactions).
 """
 
@@ -13,13 +13,14 @@ from typing import Any, Protocol
 class Input(Protocol):
     """What a client sends."""
 
-    def read_line(self, limit: int, idle: bool = False) -> bytes | None:
+    def read_line(self, limit: int, idle: int = False) -> bytes | None:
         """One line with its LF; None for a line longer than `limit` octets, which has been read to its end.
 
-        `idle` says that a drain may interrupt the wait.
+        `idle` says whether the client may be told instead that the worker leaves: 0 never; 1 where it wants nothing for
+        a while; 2 only in a hurry, it is in the middle of something.
         """
 
-    def read_block(self, size: int, idle: bool = False) -> bytes:
+    def read_block(self, size: int, idle: int = False) -> bytes:
         """What has arrived, up to `size` octets, at least one."""
 
     def push_back(self, data: bytes) -> None:
@@ -34,6 +35,10 @@ class Wire(Input, Protocol):
         """The worker is about to end: begin nothing new."""
 
     @property
+    def hurried(self) -> bool:
+        """It is draining, and it is too late for a first transaction as well."""
+
+    @property
     def expired(self) -> bool:
         """The whole session has lasted too long."""
 
@@ -44,8 +49,12 @@ class Wire(Input, Protocol):
     def keep_pace(self, pace: Any) -> None:
         """From now on the client may be as slow as `pace` says, see smtp/pace.py."""
 
-    def wait(self, seconds: float) -> bool:
-        """Send what was written, and wait so long for input (or a drain); False where none came."""
+    def take_line(self) -> bytes:
+        """After InterruptedError: the command that came nevertheless, with its LF; b"" if none did."""
+
+    def wait(self, seconds: float, idle: bool = False) -> bool:
+        """Send what was written, and wait so long for input (or a drain); False where none came. `idle`: between two
+        transactions, where a drain is raised."""
 
     def pause(self, seconds: float, since: float = 0.0, idle: bool = False) -> None:
         """Send what was written and do nothing for so long; with `since`, a monotonic time, until so long after that.

@@ -482,10 +482,31 @@ def test_a_drain_does_not_touch_a_busy_read(pair: Pair, read: str) -> None:
 def test_interrupt_when_the_client_is_gone_or_nobody_reads(pair: Pair) -> None:
     pair.drain.begin(0.0)
     pair.wire.interrupt()
+    assert not pair.wire.wake()
     assert pair.send(b"NOOP\r\n").line() == b"NOOP\r\n"
     pair.client.close()
     pair.wire._waits = True
     pair.wire.interrupt()
+
+
+def test_what_comes_too_late_is_there_to_be_taken(pair: Pair) -> None:
+    pair.drain.begin(0.0)
+    for idle in (1, 1, 2):
+        with pytest.raises(InterruptedError):
+            pair.line(idle=idle)
+        assert pair.wire.take_line() == b""
+    pair.send(b"QUIT\r\nNOOP\r\n")
+    with pytest.raises(InterruptedError):
+        pair.line(idle=1)
+    assert pair.wire.hurried
+    assert pair.wire.take_line() == b"QUIT\r\n"
+    assert pair.wire.take_line() == b"NOOP\r\n"
+    assert pair.wire.take_line() == b""
+
+
+def test_an_answer_in_the_middle_of_something_is_not_too_late(pair: Pair) -> None:
+    pair.drain.begin(0.0)
+    assert pair.send(b"AHVzZXI=\r\n").line(idle=2) == b"AHVzZXI=\r\n"
 
 
 # --- TLS
@@ -565,25 +586,27 @@ def test_lines_and_blocks_through_tls(tls: Pair) -> None:
     assert received == b"x" * 40000
 
 
-class Watched:
-    """A drain that tells when a read has looked for it, and was told that there is none: from then on it waits."""
+class Watched(Drain):
+    """A drain that tells when a read looks at it: from then on it waits."""
 
-    def __init__(self, drain: Drain) -> None:
-        self.drain, self.fd, self.asked = drain, drain.fd, threading.Event()
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
 
-    @property
-    def requested(self) -> bool:
-        if self.asked.is_set():
-            return self.drain.requested
-        self.asked.set()
-        return False
+    def __getattribute__(self, name: str) -> Any:
+        if name == "leaving":
+            self.asked.set()
+        return super().__getattribute__(name)
 
 
-def test_a_drain_wakes_an_idle_read_through_tls(tls: Pair) -> None:
-    watched = tls.wire._drain = Watched(tls.drain)  # type: ignore[assignment]
-    reading = tls.beside(tls.line, 100, True)
+@pytest.mark.parametrize("idle", [1, 2])
+def test_a_drain_wakes_an_idle_read_through_tls(tls: Pair, idle: int) -> None:
+    tls.drain.close()
+    watched = tls.drain = tls.wire._drain = Watched()
+    reading = tls.beside(tls.line, 100, idle)
     assert watched.asked.wait(PATIENCE)
     tls.drain.begin(0.0)
+    assert not tls.wire.wake()
     tls.wire.interrupt()
     with pytest.raises(InterruptedError):
         reading.result(PATIENCE)

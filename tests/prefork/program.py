@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from preforksmtp.net.drain import await_socket
 from preforksmtp.prefork import child, worker
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.master import Master
@@ -101,14 +103,23 @@ def turn_away(connection: socket.socket, index: int) -> None:
 
 def talk(connection: socket.socket, index: int, seat: Seat) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
-    seat.interrupt = lambda: connection.shutdown(socket.SHUT_RD)
+    queued = seat.drain.requested
     with connection, connection.makefile("rwb", buffering=0) as stream:
-        while not seat.drain.requested and (line := stream.readline()):
+        while not queued and not told(connection, seat) and (line := stream.readline()):
             if line == b"raise\n":
                 raise ZeroDivisionError("as asked")
             stream.write(f"{answer(line.decode().strip(), index, seat)}\n".encode())
-        if seat.drain.requested:
+        if seat.drain.leaving:
             stream.write(b"421 leaving\n")
+
+
+def told(connection: socket.socket, seat: Seat) -> bool:
+    """Wait for a line. Has the worker waited long enough?"""
+    try:
+        await_socket(connection, select.POLLIN, time.monotonic() + 3600, seat.drain, idle=True)
+    except InterruptedError:
+        return True
+    return False
 
 
 def answer(line: str, index: int, seat: Seat) -> object:

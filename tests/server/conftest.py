@@ -76,6 +76,16 @@ class Talk:
         self.file = self.socket.makefile("rb")
         self.greeting = self.read()
 
+    @classmethod
+    def over(cls, sock: socket.socket, first: bytes = b"", *, greeted: bool = False) -> Talk:
+        """On a connection that is there; with `first` to say before the greeting, or one that was greeted already."""
+        talk = cls.__new__(cls)
+        talk.socket, talk.file, talk.greeting = sock, sock.makefile("rb"), ""
+        talk.send(first)
+        if not greeted:
+            talk.greeting = talk.read()
+        return talk
+
     def read(self) -> str:
         """One reply, its lines joined by newlines; "" at the end of the connection."""
         lines = [self.file.readline()]

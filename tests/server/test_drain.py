@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import time
 from pathlib import Path
 
+import pytest
+
+from preforksmtp.prefork.seat import BEGINNING
 from tests.certificates import Certificate
 from tests.processes import PATIENCE, wait_until
 from tests.server.conftest import LOOPBACK, Serve, Talk
@@ -42,6 +46,67 @@ def test_nobody_is_waited_for_in_a_handshake(serve: Serve, tmp_path: Path, certi
         assert server.stop() == 0
         assert idle.read().startswith("421 4.3.2")
         assert talk.read() == ""
+
+
+def test_idle_sessions_hear_421_at_once_and_others_finish_what_they_are_at(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(message): pass\n")
+    server = serve("-b", LOOPBACK, "app").ready()
+    with contextlib.ExitStack() as stack:
+        talks = [stack.enter_context(Talk(server.port())) for _ in range(24)]
+        fresh, idle, open_, first, once = talks[:4], talks[4:8], talks[8], talks[9], talks[10]
+        for talk in (*idle, first, once):
+            assert talk.ask("EHLO x").startswith("250")
+        for talk in (open_, once):
+            talk.begin_data()
+        once.send(b"\r\n.\r\n")
+        assert once.read().startswith("250")
+        began = time.monotonic()
+        server.send(signal.SIGTERM)
+        server.wait_for("draining")
+        # A session that has just begun comes to its first message, and through it.
+        for command in ("MAIL FROM:<a@example.com>", "RCPT TO:<b@example.com>"):
+            assert first.ask(command).startswith("250")
+        # One that had a message gets no second one.
+        assert once.ask("MAIL FROM:<a@example.com>").startswith("421 4.3.2")
+        for talk in (*fresh, *idle):
+            assert talk.read().startswith("421 4.3.2")
+            assert talk.read() == ""
+        assert time.monotonic() - began < BEGINNING, "they are not made to wait as long as those"
+        assert first.ask("DATA").startswith("354")
+        for talk in (first, open_):
+            talk.send(b"\r\n.\r\n")
+            assert talk.read().startswith("250")
+            assert talk.ask("QUIT").startswith("221")
+            assert talk.read() == ""
+    assert server.wait() == 0
+
+
+def test_a_session_that_goes_on_and_on_is_told_and_quit_is_221_all_the_same(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(message): pass\n")
+    server = serve("-b", LOOPBACK, "--graceful-timeout", HOURS, "app").ready()
+    with Talk(server.port()) as talk, Talk(server.port()) as other:
+        assert other.ask("EHLO x").startswith("250")
+        server.send(signal.SIGTERM)
+        server.wait_for("draining")
+        last = "250"
+        while last.startswith("250"):
+            assert other.ask("NOOP").startswith("250")
+            time.sleep(0.02)
+            last = talk.ask("NOOP")
+        assert last.startswith("421 4.3.2")
+        assert other.ask("QUIT").startswith("221")
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_quick_stop_tells_everybody_at_once(serve: Serve, tmp_path: Path, number: int) -> None:
+    (tmp_path / "app.py").write_text("def handler(message): pass\n")
+    server = serve("-b", LOOPBACK, "app").ready()
+    with Talk(server.port()) as talk:
+        assert talk.ask("EHLO x").startswith("250")
+        server.send(number)
+        assert talk.read().startswith("421 4.3.2")
+    assert server.wait() == 0
 
 
 def test_everybody_in_the_queue_hears_421(serve: Serve, tmp_path: Path) -> None:

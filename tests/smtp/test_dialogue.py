@@ -340,6 +340,18 @@ def test_a_drain_between_transactions():
     assert spoken.journal.named("ended") == []
 
 
+@pytest.mark.parametrize(("last", "code"), [(b"QUIT\r\n", 221), (b"quit \n", 221), (b"MAIL FROM:<a@b>\r\n", 421)])
+def test_quit_is_answered_221_whenever_it_comes(last, code):
+    """The wire has read it, and says nevertheless that it is too late."""
+
+    def late(dialogue):
+        dialogue.wire.take_line = lambda: last
+
+    spoken = talk([EHLO, *MESSAGE], faults=[InterruptedError()], before=late)
+    assert spoken.codes[-1] == code
+    assert spoken.dialogue.quit == (code == 221)
+
+
 def test_a_wait_in_a_transaction_is_not_idle():
     """It is the wire that interrupts idle reads: so the dialogue must say which they are."""
     idle = []

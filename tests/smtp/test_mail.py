@@ -258,6 +258,15 @@ def test_a_drain_refuses_the_next_message_only():
     assert spoken.replies[-1].startswith("421 4.3.2")
 
 
+@pytest.mark.parametrize(("hurried", "codes"), [(True, [250, 421]), (False, [250, 250, 250, 354, 250, 421])])
+def test_a_session_that_has_just_begun_may_come_to_its_first_message(hurried, codes):
+    def drain(dialogue):
+        dialogue.wire.draining, dialogue.wire.hurried = True, hurried
+
+    message = ["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", b".\r\n"]
+    assert talk([EHLO, *message, *message], before=drain).codes == codes
+
+
 @pytest.mark.parametrize(("client", "told"), [([], ""), (["AUTH PLAIN AGIAcw=="], "x@y")])
 def test_auth_of_mail_is_believed_of_authenticated_clients_only(client, told):
     """RFC 4954 section 5."""
