@@ -98,7 +98,8 @@ def read_mailbox(text: str) -> str | None:
     if found is None:
         return None
     given, domain, literal = found["local"], found["domain"], found["literal"]
-    local = _UNQUOTE.sub(lambda pair: pair[1] or "", given)
+    # Nearly no quoted string needs a look at each of its characters, and thousands of them cost.
+    local = _UNQUOTE.sub(lambda pair: pair[1] or "", given) if "\\" in given else given.replace('"', "")
     if domain is None and literal is None:
         if not local:
             return "" if text in _NULL else None
