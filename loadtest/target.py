@@ -84,12 +84,13 @@ class Target:
 
     def cpu_seconds(self) -> float:
         """User and system time that the master and its workers have used."""
-        pids = [self._process.pid, *self._children()]
+        pids = [self._process.pid, *self.workers()]
         return sum(sum(map(int, _stat(pid)[11:13])) for pid in pids) / os.sysconf("SC_CLK_TCK")
 
-    def _children(self) -> list[int]:
+    def workers(self) -> list[int]:
+        """Their process ids, in order."""
         names = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        return [pid for pid in names if _parent(pid) == self._process.pid]
+        return sorted(pid for pid in names if _parent(pid) == self._process.pid)
 
     def __enter__(self) -> Target:
         return self
