@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -32,15 +34,27 @@ class Sink(Handler):
 
 
 class Target:
-    """A running server; `ports` is by scheme: smtp (with STARTTLS and AUTH where tls is asked for), smtps."""
+    """A running server; `ports` is by scheme: smtp (with STARTTLS and AUTH where tls is asked for), smtps.
 
-    def __init__(self, *arguments: str, app: str = "preforksmtp.handlers:Discard()", tls: bool = False) -> None:
+    `source`: of another application than the one that takes everything; `binds`: other binds, one of a scheme;
+    `expected`: exceptions that the error log may have."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        app: str = "preforksmtp.handlers:Discard()",
+        tls: bool = False,
+        source: str = APP,
+        binds: Sequence[str] = (),
+        expected: Sequence[str] = (),
+    ) -> None:
         self.ports: dict[str, int] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="preforksmtp-load")
-        command = [sys.executable, "-m", "preforksmtp", *arguments, "-b", "127.0.0.1:0"]
+        binds = binds or ["smtp://127.0.0.1:0", "smtps://127.0.0.1:0"][: 1 + tls]
+        command = [sys.executable, "-m", "preforksmtp", *arguments, *(part for bind in binds for part in ("-b", bind))]
         if tls:
-            (Path(self._folder.name) / "sink.py").write_text(APP)
-            command += [*self._make_certificate(), "-b", "smtps://127.0.0.1:0"]
+            (Path(self._folder.name) / "sink.py").write_text(source)
+            command += self._make_certificate()
             app = "sink:Sink"
         self._process = subprocess.Popen(
             [*command, app],
@@ -50,8 +64,10 @@ class Target:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._said: list[str] = []
-        self._read_ports(2 if tls else 1)
+        self._said: deque[str] = deque(maxlen=10_000)
+        self._faults = 0  # lines that tell of an error
+        self._expected = expected
+        self._read_ports(len(binds))
         self._reader = threading.Thread(target=self._read_log, daemon=True)  # or a full pipe would stop the server
         self._reader.start()
 
@@ -80,16 +96,20 @@ class Target:
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None
-        self._said.extend(self._process.stderr)
+        for line in self._process.stderr:
+            self._said.append(line)
+            expected = any(name in line for name in self._expected)
+            self._faults += line.startswith("Traceback") or ("[ERROR]" in line and not expected)
 
     def cpu_seconds(self) -> float:
         """User and system time that the master and its workers have used."""
-        pids = [self._process.pid, *self._children()]
+        pids = [self._process.pid, *self.workers()]
         return sum(sum(map(int, _stat(pid)[11:13])) for pid in pids) / os.sysconf("SC_CLK_TCK")
 
-    def _children(self) -> list[int]:
+    def workers(self) -> list[int]:
+        """Their process ids, in order."""
         names = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        return [pid for pid in names if _parent(pid) == self._process.pid]
+        return sorted(pid for pid in names if _parent(pid) == self._process.pid)
 
     def __enter__(self) -> Target:
         return self
@@ -102,7 +122,7 @@ class Target:
         self._reader.join()
         self._folder.cleanup()
         said = "".join(self._said)
-        if code or "[ERROR]" in said or "Traceback" in said:
+        if code or self._faults:
             sys.exit(f"the server ended with {code}:\n{said}")
 
 

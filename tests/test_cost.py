@@ -6,11 +6,16 @@ CPU time of this thread alone, the best of some runs. What is quadratic is beyon
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
+
 import pytest
 
+from preforksmtp.smtp.reply import Reject
 from tests.worstcases import CASES, Case, per_64_kib, seconds
 
 MOST = 0.05
+MOST_MEMORY = 1 << 20  # bytes, of one parser at work
 NOTHING = 0.0005  # seconds, below which a ratio means nothing
 
 
@@ -40,3 +45,19 @@ def test_what_is_quadratic_is_seen() -> None:
 
 def test_every_case_has_a_name_of_its_own() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_takes_little_memory_meanwhile(case: Case) -> None:
+    """Of very short lines or attributes there are many, and an object for each is a multiple of what was sent."""
+    run = case.make(case.most)
+    seconds(case, case.most, 1)  # caches
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        with contextlib.suppress(Reject, ConnectionError, ValueError):
+            run()
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak < MOST_MEMORY

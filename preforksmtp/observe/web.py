@@ -108,9 +108,11 @@ class _Request(BaseHTTPRequestHandler):
         self.response = self._written.getvalue()
 
     def handle(self) -> None:
+        self.requestline, self.request_version, self.command = "", "HTTP/1.0", "GET"
         if len(self._octets) > MOST_OCTETS:
-            self.requestline, self.request_version, self.command = "", "HTTP/1.0", "GET"
             self.send_error(431)
+        elif self._octets.count(b"\r") != self._octets.count(b"\r\n"):  # a line end for some, not for all
+            self.send_error(400)
         else:
             self.handle_one_request()
 

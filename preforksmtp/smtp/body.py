@@ -19,6 +19,7 @@ from .wire import Input
 _END = b"\r\n.\r\n"
 _SMALL_READ = 4096  # a large recv() costs even where little comes: small until the client shows it has more
 _LARGE_READ = 65536
+_MOST_LINES = 2048  # looked at at once: those of a usual read are fewer
 # A dot alone between any mix of CR, LF and NUL ends the message for a lenient server (SMTP smuggling, CVE-2023-51764).
 _LENIENT_END = re.compile(rb"[\r\n]\x00*\.\x00*[\r\n]")
 _LENIENT_BEGIN = re.compile(rb"[\r\n]\x00{0,64}(?:\.\x00{0,64})?\Z")
@@ -147,16 +148,21 @@ class DataReader:
 
     def _check_lines(self, body: bytes) -> None:
         """The length of each line with its CRLF, without a transparency dot (RFC 5321 section 4.5.3.1.6)."""
-        lines = body.split(b"\n")
-        lengths = [len(line) + 1 for line in lines]
-        lengths[-1] -= 1
-        lengths[0] += self._line
-        self._line = lengths[-1]
-        if max(lengths) > self._line_limit:
+        longest = 0
+        while True:
+            lines = body.split(b"\n", _MOST_LINES)
+            body = lines.pop()  # a line that has not ended, or what was not split
+            if lines:
+                longest = max(longest, self._line + len(lines[0]) + 1, max(map(len, lines)) + 1)
+                self._line = 0
+            if len(lines) < _MOST_LINES:
+                break
+        self._line += len(body)
+        if max(longest, self._line) > self._line_limit:
             raise self._fail(BodyFault(reply.BODY_LINE_TOO_LONG))
 
     def _check_newlines(self, body: bytes) -> None:
-        bare = has_bare_newline(body)
+        bare = _has_bare_newline(body)
         if bare or self._context or b"\0" in body:
             self._look_for_lenient_end(body)
         if bare and self.fault is None:
@@ -179,9 +185,21 @@ class DataReader:
 
 
 def has_bare_newline(body: bytes) -> bool:
-    """Whether `body` has a CR or LF outside of CRLF. Measured: a third of the time that three count() take."""
+    """Whether a small `body` has a CR or LF outside of CRLF. Measured: a third of the time that three count() take."""
     rest = b"".join(body.split(b"\r\n"))
     return b"\n" in rest or b"\r" in rest
+
+
+def _has_bare_newline(body: bytes) -> bool:
+    """The same of one of any size: not all lines at once, for very short ones take a multiple of the body's memory."""
+    while True:
+        lines = body.split(b"\r\n", _MOST_LINES)
+        body = lines.pop() if len(lines) > _MOST_LINES else b""
+        rest = b"".join(lines)
+        if b"\n" in rest or b"\r" in rest:
+            return True
+        if not body:
+            return False
 
 
 def _held(window: bytes) -> int:
@@ -202,20 +220,29 @@ class StorageFailed(Reject):
 class Spool:
     """The content of a message while it is collected: in memory up to `threshold` octets, above it in a file.
 
-    In one piece: a list of blocks, which a client can make as small as it likes, would be many times as large.
+    Small blocks are joined as they come: a client can make them of one octet, and they would take 40 times as much.
     """
 
     def __init__(self, threshold: int, directory: str | None) -> None:
         self.file: IO[bytes] | None = None
         self._threshold = threshold
         self._directory = directory
-        self._content = bytearray()
+        self._blocks: list[bytes] = []
+        self._small = bytearray()  # blocks that follow them
+        self._size = 0
 
     def add(self, block: bytes) -> None:
         """Raises StorageFailed where there is no room."""
         if self.file is None:
-            self._content += block
-            if len(self._content) > self._threshold:
+            self._size += len(block)
+            if len(block) >= _SMALL_READ:
+                self._join_small()
+                self._blocks.append(block)
+            else:
+                self._small += block
+                if len(self._small) >= _LARGE_READ:
+                    self._join_small()
+            if self._size > self._threshold:
                 self._to_file()
             return
         try:
@@ -223,19 +250,25 @@ class Spool:
         except OSError as error:
             raise StorageFailed from error
 
+    def _join_small(self) -> None:
+        if self._small:
+            self._blocks.append(bytes(self._small))
+            self._small = bytearray()
+
     def _to_file(self) -> None:
         try:
             self.file = tempfile.TemporaryFile(dir=self._directory, prefix="preforksmtp-")  # noqa: SIM115 - lives with the message
-            self.file.write(self._content)
+            self._join_small()
+            self.file.writelines(self._blocks)
         except OSError as error:
             raise StorageFailed from error
-        self._content = bytearray()
+        self._blocks.clear()
 
     def finish(self) -> bytes:
         """The content, where it is in memory; a file is complete after this."""
         if self.file is None:
-            content, self._content = bytes(self._content), bytearray()
-            return content
+            self._join_small()
+            return b"".join(self._blocks)
         try:
             self.file.flush()
         except OSError as error:
@@ -243,7 +276,8 @@ class Spool:
         return b""
 
     def close(self) -> None:
-        self._content = bytearray()
+        self._blocks.clear()
+        self._small = bytearray()
         if self.file is not None:
             with suppress(OSError):  # what could not be written does not matter any more
                 self.file.close()

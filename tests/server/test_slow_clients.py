@@ -19,6 +19,7 @@ from tests.certificates import Certificate
 from tests.processes import PATIENCE
 from tests.server.conftest import LOOPBACK, Serve, Talk
 from tests.server.test_stress import memory, one_exchange
+from tests.tlsclient import Sealer
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -84,6 +85,70 @@ def test_200_endless_lines_and_bodies_cost_little_memory_and_stall_nobody(serve:
     assert server.children() == workers
     assert growth < MOST
     assert latency < 3  # who waits for others here does it for longer
+
+
+PIECES = 40_000  # of one octet; in a list they would take 2.2 MiB
+COLLECTING = """
+from preforksmtp import Handler
+
+
+class Mail(Handler):
+    def message(self, message):
+        return str(message.size)
+
+
+class Streaming(Mail):
+    def stream(self, message, body):
+        return str(len(body.read()))
+"""
+
+
+@pytest.mark.parametrize(("app", "scheme"), [("Mail", "smtp"), ("Streaming", "smtp"), ("Mail", "lmtp")])
+def test_messages_in_pieces_of_one_octet_take_no_more_memory(
+    serve: Serve, tmp_path: Path, certificate: Certificate, app: str, scheme: str
+) -> None:
+    """As chunks, and as TLS records."""
+    (tmp_path / "app.py").write_text(COLLECTING)
+    server = serve("-b", f"{scheme}://{LOOPBACK}", "-w", "1", *certificate.options, f"app:{app}").ready()
+    before = memory(server.worker())
+    greeting = "LHLO" if scheme == "lmtp" else "EHLO"
+    envelope = (f"{greeting} c.example.com", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.com>")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Talk(server.port(scheme))) for _ in range(4)]
+        for client in clients:
+            assert all(client.ask(line).startswith("250") for line in envelope)
+            for _ in range(PIECES // 500):
+                client.send(b"BDAT 1\r\nx" * 500)
+                for _ in range(500):
+                    assert client.read() == "250 2.0.0 1 octets received"
+        sealers = []
+        for _ in range(2):
+            client = stack.enter_context(Talk(server.port(scheme)))
+            assert client.ask(envelope[0]).startswith("250")
+            assert client.ask("STARTTLS").startswith("220")
+            sealer = Sealer()
+            sealer.shake(client.socket)
+            for line in (*envelope, "DATA"):
+                client.send(sealer.seal(line.encode() + b"\r\n"))
+                hear(client, sealer, b"\n")
+            client.send(b"".join(sealer.seal(b"x") for _ in range(PIECES)))
+            sealers.append((client, sealer))
+        for client in clients:
+            client.send(b"BDAT 0 LAST\r\n")
+            assert client.read() == f"250 2.0.0 {PIECES}"
+        for client, sealer in sealers:
+            client.send(sealer.seal(b"\r\n.\r\n"))
+            assert b"250 2.0.0 %d\r\n" % (PIECES + 2) in hear(client, sealer, b"\n")
+    growth = memory(server.worker(), "VmHWM") - before
+    print(f"growth {growth / MIB:.1f} MiB")
+    assert growth < 10 * MIB  # 5 were measured, and 31 with a list of octets
+
+
+def hear(client: Talk, sealer: Sealer, end: bytes) -> bytes:
+    heard = b""
+    while not heard.endswith(end):
+        heard += sealer.open(client.socket.recv(65536))
+    return heard
 
 
 # --- the end of TLS

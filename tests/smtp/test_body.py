@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -148,4 +149,38 @@ def test_spool(sizes: list[int], tmp_path: object) -> None:
         spool.file.seek(0)
         content = spool.file.read()
     assert content == b"".join(blocks)
+    spool.close()
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4095, 4096, 65536])
+def test_the_threshold_is_what_is_used_however_small_the_blocks(size: int, tmp_path: object) -> None:
+    """Blocks are what a TLS record or a chunk held: one octet, if the client so wants."""
+    threshold = 256 * 1024
+    spool = Spool(threshold, str(tmp_path))
+    alphabet = bytes(range(256)) * 300
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for start in range(0, threshold, size):
+            spool.add(alphabet[start % 256 :][: min(size, threshold - start)])
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert spool.file is None
+    assert peak < 1.5 * threshold
+    spool.add(b"x")
+    assert spool.file is not None
+    spool.file.seek(0)
+    assert spool.file.read() == b"".join(
+        alphabet[start % 256 :][: min(size, threshold - start)] for start in range(0, threshold, size)
+    ) + b"x"
+    spool.close()
+
+
+def test_small_and_large_blocks_keep_their_order(tmp_path: object) -> None:
+    blocks = [b"a", b"b" * 5000, b"c", b"d" * 100, b"e" * 70000, b"f" * 4096, b"g"]
+    spool = Spool(1 << 20, str(tmp_path))
+    for block in blocks:
+        spool.add(block)
+    assert spool.finish() == b"".join(blocks)
     spool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import tracemalloc
 
 import pytest
 
@@ -409,3 +410,30 @@ def test_it_is_read_only(body):
     assert not body.writable()
     with pytest.raises(io.UnsupportedOperation):
         body.write(b"x")
+
+
+@pytest.mark.parametrize("read", [lambda body: body.read(), lambda body: body.read(10**6), lambda body: body.readline()])
+def test_what_is_read_at_once_takes_its_own_size(read):
+    """However small the blocks are in which it came."""
+    octets = [b"x"] * 20_000
+    body = BodyStream(Blocks(*octets), None, Silent())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        content = read(body)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert content == b"x" * 20_000
+    assert peak < 200_000, "1.1 million in a list of octets"
+
+
+def test_lines_of_one_large_block(body):
+    """Each octet is looked at once, not once a line."""
+    text = b"\r\n" * 30_000 + b"x" * 5000 + b"\n\nend"
+    stream = BodyStream(Blocks(text), None, Silent())
+    assert b"".join(iter(stream.readline, b"")) == text
+    stream = BodyStream(Blocks(text, text), None, Silent())
+    assert b"".join(iter(lambda: stream.readline(7), b"")) == text * 2
+    stream = BodyStream(Blocks(text, text), None, Silent())
+    assert b"".join(iter(lambda: stream.read1(7), b"")) == text * 2
