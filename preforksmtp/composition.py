@@ -28,6 +28,7 @@ from .net.listener import Listener
 from .net.revision import Revision
 from .net.tls import TLSError, server_context
 from .prefork import privileges
+from .prefork.confine import confine_signals
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
 from .prefork.pool import Serve
@@ -115,10 +116,13 @@ class Composition:
         """Worker, before it runs any code of the application."""
         os.umask(self.settings.umask)
         if self.identity is not None:
+            confine = self.settings.no_new_privileges and not self.identity.is_ours
             try:
                 privileges.drop(self.identity, no_new_privileges=self.settings.no_new_privileges)
             except privileges.PrivilegesError as error:
                 raise BootFailed(BOOT_FAILED, str(error)) from None
+            if confine:
+                confine_signals()
 
     def complain(self, error: AppError) -> None:
         """One line, and the application's own part of the traceback."""
