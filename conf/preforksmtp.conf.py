@@ -91,7 +91,8 @@
 # umask = "077"
 
 # With user or group: programs that workers start gain no privileges by set-user-ID or set-group-
-# ID. Turn it off for an application that runs one, such as Postfix' sendmail.
+# ID, and on Linux 6.12 workers signal none but themselves and what they start. Turn it off for an
+# application that runs such a program, Postfix' sendmail for one.
 # no_new_privileges = True
 
 # Folder to change to before the application is loaded; relative names of files start from it.

@@ -30,6 +30,7 @@ from .net.tls import TLSError, server_context
 from .place import change_folder, named_descriptor
 from .prefork import privileges
 from .prefork.atfork import Confined
+from .prefork.confine import confine_signals
 from .prefork.generation import Plan
 from .prefork.hooks import Hooks, describe
 from .prefork.inheritance import Inheritance
@@ -137,11 +138,14 @@ class Composition:
         files = filter(None, (self.settings.error_logfile, self.settings.access_logfile, self.settings.transcript))
         self.inheritance.close(keep={fd for path in files if (fd := named_descriptor(path)) is not None})
         if self.identity is not None:
+            confine = self.settings.no_new_privileges and not self.identity.is_ours
             try:
                 privileges.drop(self.identity, no_new_privileges=self.settings.no_new_privileges)
             except privileges.PrivilegesError as error:
                 raise BootFailed(BOOT_FAILED, str(error)) from None
         trust.import_again()
+            if confine:
+                confine_signals()
 
     def complain(self, error: AppError) -> None:
         """One line, and the application's own part of the traceback."""

@@ -59,6 +59,11 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
         code = BAD_CONFIG
         if report is None:
             print("\n".join(lines), file=sys.stderr)
+    except Exception:
+        if report is None:
+            raise
+        logging.getLogger(log.LOGGER).exception("the server has ended for a fault of its own")  # nobody sees its stderr
+        code, lines = BAD_CONFIG, ["preforksmtp: error: the server did not start, for a fault of its own:"]
     else:
         lines = [f"preforksmtp: error: the server did not start, exit code {code}; from its error log:"]
         if not code:

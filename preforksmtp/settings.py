@@ -163,8 +163,9 @@ SETTINGS = (
     Setting("umask", ("-m",), octal(), "077", PROCESSES,
             "Permissions that files made by workers do not get, octal."),
     Setting("no_new_privileges", (), boolean(), True, PROCESSES,
-            "With user or group: programs that workers start gain no privileges by set-user-ID or set-group-ID. Turn "
-            "it off for an application that runs one, such as Postfix' sendmail."),
+            "With user or group: programs that workers start gain no privileges by set-user-ID or set-group-ID, and on "
+            "Linux 6.12 workers signal none but themselves and what they start. Turn it off for an application that "
+            "runs such a program, Postfix' sendmail for one."),
     Setting("chdir", (), path("DIR"), None, PROCESSES,
             "Folder to change to before the application is loaded; relative names of files start from it.",
             shown="the current folder"),

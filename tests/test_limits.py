@@ -10,7 +10,10 @@ import pytest
 
 from preforksmtp.limits import Limiter, Visit, client_octets, make_limiter
 from preforksmtp.networks import Networks
+from preforksmtp.prefork import calls
 from preforksmtp.prefork.clients import FAILURES, WINDOW, Clients
+from preforksmtp.prefork.poison import REFUSED, Poison
+from preforksmtp.prefork.scoreboard import CALL, Scoreboard
 from preforksmtp.settings import SETTINGS
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.handler import Handler, Hooks
@@ -71,12 +74,18 @@ class Server:
         vars(self.config).update(settings)
         self.clients = Clients(2, 4, clock=lambda: self.now)
         self.rules = Rules(Hooks.of_function(print), max_messages=3)
-        self.limiters = [Limiter(self.config, self.rules, self.clients, slot, LOG) for slot in (0, 1)]
+        self.poison = Poison(lambda: self.now)
+        self.row = Scoreboard(1, 1).slots[0].rows[0]
+        self.limiters = [Limiter(self.config, self.rules, self.clients, slot, LOG, self.poison) for slot in (0, 1)]
         self._numbers = iter(range(1000))
 
     def come(self, host: str = "192.0.2.1", worker: int = 0) -> Visit:
         self.session = Session(f"s{next(self._numbers)}", Endpoint(host, 99), lambda: Endpoint("", 0), "", "mx.test")
-        return self.limiters[worker].enter(self.session)
+        return self.limiters[worker].enter(self.session, self.row)
+
+    def die(self) -> None:
+        """The worker of this row, in the handler's hook for a body."""
+        self.poison.record(self.row[CALL + calls.KEY])
 
 
 def refusal(visit: Visit, what: str) -> Reply | None:
@@ -305,3 +314,51 @@ def test_who_finds_no_room_in_the_table_is_let_in_and_it_is_said_once(caplog: py
     for visit in visits:
         visit.leave()
     assert server.clients.total() == WINDOW
+
+
+# --- poison
+
+
+def body(visit: Visit, sender: str = "a@x.test", *recipients: str) -> Reply | None:
+    try:
+        visit.body(sender, recipients or ["b@x.test", "c@x.test"])
+    except Reject as refused:
+        return refused.reply
+    return None
+
+
+def test_a_message_that_killed_workers_is_refused_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(poison_limit=2)
+    for _ in range(2):
+        assert body(server.come()) is None
+        server.die()
+    with caplog.at_level(logging.INFO):
+        assert body(server.come(worker=1)) == reply.POISON
+    assert [record.message for record in caplog.records] == ["session s2: 192.0.2.1:99: poison_limit (2) reached"]
+    assert body(server.come(), "a@x.test", "c@x.test", "b@x.test") == reply.POISON, "in whatever order"
+    assert body(server.come(), "a@x.test", "b@x.test") is None
+    assert body(server.come(), "") is None
+    assert body(server.come("192.0.2.2")) is None
+    server.now += REFUSED
+    assert body(server.come()) is None
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "unix", "fe80::1%lo"])
+def test_trusted_clients_and_those_without_an_address_are_refused_poison_too(host: str) -> None:
+    server = Server(poison_limit=1, trusted_clients=["192.0.2.1"])
+    assert body(server.come(host)) is None
+    server.die()
+    assert body(server.come(host)) == reply.POISON
+
+
+def test_the_key_does_not_outlive_its_session() -> None:
+    server = Server(poison_limit=1)
+    visit = server.come()
+    body(visit)
+    assert server.row[CALL + calls.KEY]
+    visit.leave()
+    assert not server.row[CALL + calls.KEY]
+    off = Server(max_message_rate=1)
+    visit = off.come()
+    assert body(visit) is None
+    assert not off.row[CALL + calls.KEY]

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from preforksmtp import Handler, Reject
+from preforksmtp.prefork import calls
+from preforksmtp.prefork.scoreboard import CALL
 from preforksmtp.smtp import pace
 from tests.certificates import Certificate, make_certificate
 from tests.fakes import recording
@@ -173,10 +175,15 @@ def test_the_seat_tells_the_watchdog_what_runs():
             True,
             True,
         )
+        call = calls.read(sessions.row[CALL:])
+        assert call is not None
+        assert (call.hook, call.client, call.name) == ("message", "127.0.0.1", f"{seat.name}-1")
+        assert call.envelope == "from <a@b> to ['c@d', 'e@f']"
         leave.set()
         hear(client)
         sessions.over()
         assert (seat.hook, seat.since, seat.line) == ("", 0.0, None)
+        assert calls.read(sessions.row[CALL:]) is None
 
 
 def test_handler_errors_are_logged_with_traceback_and_session():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import time
 import weakref
@@ -21,6 +22,7 @@ from preforksmtp.net.listener import accepts_as_prepared, prepare_socket
 
 EVERY = 1.0  # seconds between two looks
 QUIET = 60.0  # seconds between two lines about the same thing
+_SHUT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP
 
 
 class Upkeep:
@@ -30,22 +32,23 @@ class Upkeep:
         self._backlog = backlog
         self._log = log
         self._names: weakref.WeakKeyDictionary[socket.socket, Any] = weakref.WeakKeyDictionary()  # of who has listened
+        self._now = 0.0
         self._next = 0.0
         self._said: dict[str, float] = {}
 
     def look(self, sockets: Iterable[socket.socket]) -> None:
         """Each round. Sockets of a lane begin to listen when they are served."""
-        now = time.monotonic()
-        if now < self._next:
+        self._now = time.monotonic()
+        if self._now < self._next:
             return
-        self._next = now + EVERY
+        self._next = self._now + EVERY
         for sock in sockets:
             if sock.fileno() >= 0:
                 with contextlib.suppress(OSError):
                     self._look_at(sock)
 
     def _look_at(self, sock: socket.socket) -> None:
-        if is_listening(sock):
+        if _is_open(sock):
             self._names.setdefault(sock, sock.getsockname())
         elif sock in self._names:
             self._listen_again(sock, self._names[sock])
@@ -67,7 +70,12 @@ class Upkeep:
             self._say("a worker has shut down the listening socket of %s, it listens again", name)
 
     def _say(self, line: str, name: Any) -> None:
-        now = time.monotonic()
-        if now - self._said.get(line, -QUIET) >= QUIET:
-            self._said[line] = now
+        if self._now - self._said.get(line, -QUIET) >= QUIET:
+            self._said[line] = self._now
             self._log.error(line, name)
+
+
+def _is_open(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, _SHUT)
+    return is_listening(sock) and not any(event & _SHUT for _, event in poll.poll(0))

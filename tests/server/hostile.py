@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -197,6 +198,19 @@ def others(path: str) -> str:
         resource.prlimit(master, resource.RLIMIT_NOFILE, (1, 1))
         allowed.append("prlimit")
     return ", ".join(allowed) or "nothing"
+
+
+def massacre(seconds: str) -> str:
+    """Kill our siblings, the status process among them; how many could be killed."""
+    end, killed = time.monotonic() + float(seconds), 0
+    while time.monotonic() < end:
+        for name in os.listdir("/proc"):
+            with contextlib.suppress(OSError, ValueError):
+                parent = int(Path(f"/proc/{int(name)}/stat").read_text().rpartition(")")[2].split()[1])
+                if parent == os.getppid() and int(name) != os.getpid():
+                    os.kill(int(name), signal.SIGKILL)
+                    killed += 1
+    return str(killed)
 
 
 def getpid() -> int:

@@ -167,3 +167,28 @@ def test_name(run: Run, tmp_path: Path, name: str, titles: set[str]) -> None:
     assert run("-D", "-n", name, "--log-file", "log", "app:handler").returncode == 0
     assert {Path(f"/proc/{pid}/comm").read_text().strip() for pid in ours(tmp_path)} == titles
     stop(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "where", "said"),
+    [
+        ("raise ZeroDivisionError('as asked')", "recycling.advance", "a round failed, the next one follows"),
+        ("raise KeyboardInterrupt('as asked')", "recycling.advance", "unexpected end"),
+        ("raise ZeroDivisionError('as asked')", "strength.fit_lanes", "unexpected end"),
+    ],
+)
+def test_what_ends_a_daemon_is_in_its_log(run: Run, tmp_path: Path, fault: str, where: str, said: str) -> None:
+    part, name = where.split(".")
+    (tmp_path / "preforksmtp.conf.py").write_text(
+        f"def fault(*_):\n    {fault}\n\ndef on_starting(server):\n    server.{part}.{name} = fault\n"
+    )
+    done = run("-D", "--log-file", "log", "app:handler")
+    log = tmp_path / "log"
+    wait_until(lambda: said in log.read_text() and "as asked" in log.read_text(), "its log says so")
+    assert "Traceback" in log.read_text()
+    if said == "unexpected end":
+        assert done.returncode in (0, 1)
+        wait_until(lambda: not ours(tmp_path), "all gone")
+    else:
+        assert done.returncode == 0
+        stop(tmp_path)

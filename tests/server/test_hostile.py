@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from preforksmtp.prefork.confine import confine_signals
 from preforksmtp.prefork.scoreboard import BYTES, HANDLER_NS, MESSAGES, SINCE
 from tests.processes import ROOT, stat, wait_until
 from tests.server.conftest import LOOPBACK, Server, Talk
@@ -193,6 +194,26 @@ def test_no_foreign_process_is_signalled(victim: Victim) -> None:
         assert stat(stranger.pid) is not None
         assert stranger.poll() is None
         stranger.kill()
+
+
+def can_confine() -> bool:
+    """In a child: it is for good."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(not confine_signals()))
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.skipif(not can_confine(), reason="needs LANDLOCK_SCOPE_SIGNAL")
+def test_it_kills_none_of_its_siblings(victim: Victim) -> None:
+    killed: list[str] = []
+    thread = threading.Thread(target=lambda: killed.append(victim.tell(f"massacre {SECONDS}")))
+    thread.start()
+    wait_until(victim.served, "others are served meanwhile")
+    assert victim.order("reload") == f"reloaded: {WORKERS} workers"
+    thread.join()
+    assert killed == ["0"]
+    assert not victim.matches("was killed by")
 
 
 def test_while_it_rages_a_reload_works(folder: Path) -> None:

@@ -3,6 +3,7 @@ but who was in that worker at that instant, nobody waits, and the log says which
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -99,7 +100,7 @@ def test_one_poison_message_a_second(begin, workers: int) -> None:
     assert set(failed) - {""} <= dead, "of a worker that was not poisoned"
     assert failed.count("") <= len(dead), "accepted in its last instant, and never greeted"
     served.sort()
-    assert max(later - earlier for earlier, later in zip(served, served[1:], strict=False)) < GAP
+    assert max(later - earlier for earlier, later in itertools.pairwise(served)) < GAP
     assert len(served) > 20 * SECONDS
     assert not server.matches("next attempt")
     wait_until(lambda: len(server.children()) == workers, "all there again")

@@ -87,6 +87,8 @@ RIGHT, WRONG = "AUTH PLAIN AHVzZXIAcmlnaHQ=", "AUTH PLAIN AHVzZXIAd3Jvbmc="
         ([MAIL, RCPT], "recipient", "450 4.7.1", ["message", "recipient"]),
         ([MAIL, "RCPT TO:<no@d.test>"], "", "550 5.1.1", ["message", "recipient"]),
         (["MAIL FROM:<nonsense"], "message", "501 5.1.7", []),
+        ([MAIL, RCPT, "DATA"], "body", "451 4.3.0", ["message", "recipient", "body"]),
+        ([MAIL, RCPT, "BDAT 0 LAST"], "body", "451 4.3.0", ["message", "recipient", "body"]),
         ([RIGHT], "", "235 2.7.0", ["look", "attempt", "right"]),
         ([WRONG], "", "535 5.7.8", ["look", "attempt", "wrong"]),
         (["AUTH PLAIN", "*"], "", "501 5.7.0", ["look"]),

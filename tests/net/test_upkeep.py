@@ -1,0 +1,98 @@
+"""net/upkeep.py: what a worker does to a listening socket that all share, and what the master makes of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from preforksmtp.net.lanes import is_listening
+from preforksmtp.net.listener import accepts_as_prepared, prepare_socket
+from preforksmtp.net.upkeep import EVERY, Upkeep
+
+LOG = logging.getLogger("preforksmtp")
+
+
+@pytest.fixture
+def upkeep(monkeypatch: pytest.MonkeyPatch) -> Upkeep:
+    now = iter(range(0, 10**6, int(10 * EVERY)))
+    monkeypatch.setattr("preforksmtp.net.upkeep.time.monotonic", lambda: float(next(now)))
+    return Upkeep(5, LOG)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        prepare_socket(sock)
+        yield sock
+
+
+def shut(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+SPOIL: dict[str, Callable[[socket.socket], object]] = {
+    "shutdown": shut,
+    "nonblocking": lambda sock: os.set_blocking(sock.fileno(), False),
+    "endless": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0)),
+    "short": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 1)),
+}
+
+
+@pytest.mark.parametrize("how", SPOIL)
+def test_it_is_as_before(
+    upkeep: Upkeep, listener: socket.socket, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = listener.getsockname()
+    upkeep.look([listener])
+    assert caplog.records == []
+    with socket.socket(fileno=os.dup(listener.fileno())) as workers:
+        SPOIL[how](workers)
+    upkeep.look([listener])
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert str(address) in record.getMessage()
+    assert is_listening(listener)
+    assert os.get_blocking(listener.fileno())
+    assert accepts_as_prepared(listener)
+    assert listener.getsockname() == address
+    with socket.create_connection(address), listener.accept()[0]:
+        pass
+    upkeep.look([listener])
+    assert len(caplog.records) == 1
+
+
+def test_a_worker_that_goes_on_and_on_is_a_line_a_minute(
+    upkeep: Upkeep, listener: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(12):  # two minutes
+        os.set_blocking(listener.fileno(), False)
+        upkeep.look([listener])
+    assert 1 <= len(caplog.records) <= 3
+
+
+def test_who_never_listened_is_left_alone(upkeep: Upkeep) -> None:
+    with socket.socket() as lane:
+        lane.bind(("127.0.0.1", 0))
+        prepare_socket(lane)
+        upkeep.look([lane])
+        assert not is_listening(lane)
+        lane.close()
+        upkeep.look([lane])
+
+
+def test_a_unix_socket_cannot_be_helped(upkeep: Upkeep, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.listen(5)
+        prepare_socket(sock)
+        upkeep.look([sock])
+        shut(sock)
+        upkeep.look([sock])
+        (record,) = caplog.records
+        assert "restart the server" in record.getMessage()
