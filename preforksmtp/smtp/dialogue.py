@@ -37,8 +37,8 @@ class Dialogue:
 
     __slots__ = (
         "_errors", "_idle", "_needs", "_refusals", "_refused_recipients", "_transactions", "auth_failures", "handler",
-        "hooks", "journal", "limits", "mail_refused", "quit", "refused", "rules", "session", "transaction", "wire", "xclient",
-        "xforward",
+        "hooks", "journal", "limits", "mail_refused", "quit", "refused", "rules", "session", "transaction", "wire",
+        "xclient", "xforward",
     )  # fmt: skip
 
     BEFORE_CHUNK = TLS | HELO | TRANSACTION
