@@ -42,10 +42,10 @@ postlog   unix-dgram  n  -  n  -  1  postlogd
 
 
 class Postfix(Program):
-    """A Postfix of its own, apart from the system's: its folders below `folder`, no listener, everything goes to the
-    relay host."""
+    """A Postfix of its own, apart from the system's: its folders below `folder`, everything goes to the relay host. It
+    listens on `port` of 127.0.0.1, if that is not 0."""
 
-    def __init__(self, folder: Path, relay: str, **settings: str) -> None:
+    def __init__(self, folder: Path, relay: str, port: int = 0, **settings: str) -> None:
         self.folder = folder
         self.config = folder / "config"
         self.log = folder / "log"
@@ -70,7 +70,8 @@ class Postfix(Program):
             "mailbox_size_limit": "0",
         } | settings
         (self.config / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in main.items()))
-        (self.config / "master.cf").write_text(MASTER_CF)
+        smtpd = f"127.0.0.1:{port} inet n - n - - smtpd\nanvil unix - - n - 1 anvil\n" if port else ""
+        (self.config / "master.cf").write_text(MASTER_CF + smtpd)
         self._sbin = Path(need("postfix")).parent
         run([str(self._sbin / "postfix"), "-c", str(self.config), "check"])  # it makes the folders of the queue
         asked = run([str(self._sbin / "postconf"), "-c", str(self.config), "-h", "daemon_directory"])
@@ -96,9 +97,9 @@ class Postfix(Program):
 
 
 @contextlib.contextmanager
-def relaying(folder: Path, server: Server, relay: str, **settings: str) -> Iterator[Postfix]:
+def relaying(folder: Path, server: Server, relay: str, port: int = 0, **settings: str) -> Iterator[Postfix]:
     """A Postfix whose queue is empty at the end; what fails within is told with what it and the server say of it."""
-    with Postfix(folder, relay, **settings) as postfix:
+    with Postfix(folder, relay, port, **settings) as postfix:
         try:
             wait_until(lambda: "daemon started" in postfix.read_log(), "Postfix starts")
             yield postfix
