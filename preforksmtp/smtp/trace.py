@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .transaction import Message
+    from .message import Message
 
 _IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 
