@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .charset import without_controls
 from .words import show, unquote
 
-MOST_TOKENS = 20_000  # of one field; what follows is not looked at, and the list is not valid
+MOST_TOKENS = 10_000  # of one field; what follows is not looked at, and the list is not valid
 
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t\r\n]+)|(?P<word>=\?[^?\s]{1,100}\?[bBqQ]\?[^?\s]*\?=)|(?P<comment>\()"""

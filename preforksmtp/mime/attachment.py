@@ -36,7 +36,7 @@ class Attachment:
         self.inline = disposition == "inline" or (not disposition and bool(self.content_id))
         self._encoding = part.encoding
         self._source = source
-        self._start, self._stop = part.content
+        self._start, self._stop = part.body, part.end
 
     def __repr__(self) -> str:
         return f"<Attachment {self.name!r} {self.content_type}>"

@@ -206,42 +206,48 @@ class Headers(Entity):
 
 def parse_message(source: Source) -> Entity:
     """The whole message, in memory."""
-    return _make_entity(read_structure(source), source)
+    return _Maker(source).make(read_structure(source))
 
 
-def _make_entity(part: Part, source: Source) -> Entity:
-    entity = Entity()
-    _set_fields(entity, part.fields)
-    _set_mailbox_line(entity, part.mailbox_line)
-    entity.set_default_type(part.default_type)
-    entity.defects = part.defects
-    if part.preamble is not None and part.parts:
-        entity.preamble = _text(source, *part.preamble)
-    if part.epilogue is not None:
-        entity.epilogue = _text(source, *part.epilogue)
-    for child in part.parts:
-        entity.attach(_make_entity(child, source))
-    if part.content_type == REPORT:
-        for block in _split_report(source.read(part.body, part.end)):
-            entity.attach(block)
-    elif not part.parts:
-        entity.set_payload(_text(source, *part.content))
-        entity.reads_as_text = entity.get_content_maintype() in ("multipart", "message")
-    return entity
+class _Maker:
+    """Makes entities of the parts of one message."""
 
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._blocks = MOST_PARTS  # of delivery reports that may still be made
 
-def _split_report(octets: bytes) -> list[Entity]:
-    """The blocks of fields of a delivery report, with empty lines between them (RFC 3464 section 2.1)."""
-    *blocks, last = _EMPTY_LINES.split(octets.strip(b"\r\n"), maxsplit=MOST_PARTS)
-    return [_make_block(Memory(block)) for block in (*blocks, last)]
+    def make(self, part: Part) -> Entity:
+        entity = Entity()
+        _set_fields(entity, part.fields)
+        _set_mailbox_line(entity, part.mailbox_line)
+        entity.set_default_type(part.default_type)
+        entity.defects = part.defects
+        if part.preamble is not None and part.parts:
+            entity.preamble = self._text(*part.preamble)
+        if part.epilogue is not None:
+            entity.epilogue = self._text(*part.epilogue)
+        for child in part.parts:
+            entity.attach(self.make(child))
+        if part.content_type == REPORT:
+            self._add_blocks(entity, self._source.read(part.body, part.end))
+        elif not part.parts:
+            entity.set_payload(self._text(part.body, part.end))
+            entity.reads_as_text = entity.get_content_maintype() in ("multipart", "message")
+        return entity
 
+    def _add_blocks(self, report: Entity, octets: bytes) -> None:
+        """The blocks of fields of a delivery report, with empty lines between them (RFC 3464 section 2.1)."""
+        blocks = _EMPTY_LINES.split(octets.strip(b"\r\n"), maxsplit=self._blocks)
+        self._blocks = max(0, self._blocks - len(blocks))
+        for block in blocks:
+            section = read_section(Memory(block), 0, len(block))
+            entity = Entity()
+            _set_fields(entity, split_fields(section.octets))
+            entity.set_payload(block[section.body :].decode("ascii", "surrogateescape"))
+            report.attach(entity)
 
-def _make_block(source: Source) -> Entity:
-    entity = Entity()
-    section = read_section(source, 0, source.size)
-    _set_fields(entity, split_fields(section.octets))
-    entity.set_payload(_text(source, section.body, source.size))
-    return entity
+    def _text(self, start: int, stop: int) -> str:
+        return self._source.read(start, stop).decode("ascii", "surrogateescape")
 
 
 def _set_fields(entity: Entity, fields: list[tuple[str, str]]) -> None:
@@ -252,7 +258,3 @@ def _set_fields(entity: Entity, fields: list[tuple[str, str]]) -> None:
 def _set_mailbox_line(entity: Entity, line: str | None) -> None:
     if line is not None:
         entity.set_unixfrom(line)
-
-
-def _text(source: Source, start: int, stop: int) -> str:
-    return source.read(start, stop).decode("ascii", "surrogateescape")

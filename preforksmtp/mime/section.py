@@ -13,7 +13,7 @@ from .source import Source
 
 MOST_OCTETS = 1024 * 1024
 MOST_FIELDS = 1000
-_FIRST_LOOK = 4096  # octets: most sections are not longer
+_FIRST_LOOK = 1024  # octets: most sections are not longer
 _BLOCK = 256 * 1024
 
 _BLANK = re.compile(rb"\n\n|\n\r\n?|\r\r\n?")  # the end of a line, and an empty one

@@ -63,11 +63,6 @@ class Part:
         self.begun = self.closed = False  # whether its first delimiter line was there, and its last
         self.defects: list[MessageDefect] = []
 
-    @property
-    def content(self) -> tuple[int, int]:
-        """Where the body of a part without parts begins and ends."""
-        return self.preamble or (self.body, self.end)
-
     def leaves(self) -> Iterator[Part]:
         """The parts that have none, in their order. A message within the message is one of them."""
         if self.maintype != "multipart":
@@ -149,12 +144,19 @@ class _Scan:
             else:
                 self._begin_next(part, place)
                 place = self._open[-1].body if len(self._open) > line.owner + 1 else place
-        self._end_above(-1, self._source.size)
+        size = self._source.size
+        unclosed = next((place for place, part in enumerate(self._open) if part.begun and not part.closed), None)
+        if unclosed is not None:  # as if its last line were there
+            self._end_above(unclosed, self._before_newline(size))
+        self._end_above(-1, size)
         return root
 
     def _begin_next(self, parent: Part, start: int) -> None:
         """The part behind a delimiter line, unless another such line follows at once."""
-        if self._lines.find(start, start + 1) is None:
+        following = self._lines.find(start, start + 1)
+        if following is not None and not following.closes:
+            self._count += 1  # it costs as much as one
+        else:
             default = "message/rfc822" if parent.content_type == "multipart/digest" else "text/plain"
             parent.parts.append(self._begin(start, parent.level + 1, default))
 
@@ -225,7 +227,7 @@ class _Scan:
             if part.parts and not part.closed:
                 part.defects.append(CloseBoundaryNotFoundDefect())
             elif not part.parts:
-                part.content_type = "text/plain"
+                part.content_type, part.preamble, part.epilogue = "text/plain", None, None
                 if part.parameters.get("boundary"):
                     part.defects.append(StartBoundaryNotFoundDefect())
 

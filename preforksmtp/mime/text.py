@@ -95,7 +95,7 @@ def _bodies(part: Part) -> Iterator[Body]:
 
 
 def _decode(part: Part, source: Source) -> str:
-    octets = decode_transfer(source.read(*part.content), part.encoding)
+    octets = decode_transfer(source.read(part.body, part.end), part.encoding)
     charset = part.parameters.get("charset", "").partition(" ")[0]
     if not charset and part.subtype == "html":
         meta = _META_CHARSET.search(octets[:2048])

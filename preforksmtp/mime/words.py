@@ -43,7 +43,7 @@ def show_structured(text: str) -> str:
 def unquote(quoted: str) -> str:
     """The content of a quoted string, whose last quote may be missing."""
     inner = quoted[1:-1] if len(quoted) > 1 and quoted.endswith('"') else quoted[1:]
-    return _QUOTED_PAIR.sub(r"\1", inner) if "\\" in inner else inner
+    return "".join(_QUOTED_PAIR.split(inner)) if "\\" in inner else inner
 
 
 def quote(text: str) -> str:
@@ -86,7 +86,11 @@ def _decode_run(run: list[str], kind: tuple[str, str]) -> str:
 def _decode_base64(text: str) -> bytes:
     try:
         return binascii.a2b_base64(f"{text}==")  # padding too much is no fault
-    except ValueError:  # a letter too many, or none that base64 knows
+    except ValueError:  # a letter too many, or letters beyond ASCII
+        pass
+    try:
+        return binascii.a2b_base64(f"{text.rstrip('=')[:-1]}==")
+    except ValueError:
         return decode_base64(text.encode("utf_8", "replace"))
 
 
