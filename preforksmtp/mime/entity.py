@@ -18,7 +18,7 @@ from .charset import decode as decode_text
 from .charset import from_raw
 from .fields import STRUCTURED, Field, RawValue, unfold
 from .parameters import Parameterized, parse_parameters
-from .section import MOST_OCTETS, mailbox_line, read_section, split_fields
+from .section import MOST_FIELDS, mailbox_line, read_section, split_fields
 from .source import Memory, Source
 from .structure import MOST_PARTS, REPORT, Part, TooLargeDefect, read_structure
 from .transfer import decode_transfer, name_encoding
@@ -171,11 +171,12 @@ class Headers(Entity):
 
     def __init__(self, source: Source) -> None:
         super().__init__(_TEXT)
+        self.set_payload("")  # as the standard library has it for a body that it has not read
         section = read_section(source, 0, source.size)
         self.raw: bytes = section.octets
         _set_fields(self, split_fields(section.octets))
-        if not section.complete:
-            self.defects.append(TooLargeDefect(f"more than {MOST_OCTETS} octets of header fields"))
+        if not section.complete or len(self) == MOST_FIELDS:
+            self.defects.append(TooLargeDefect("there may be more header fields"))
         _set_mailbox_line(self, mailbox_line(section.octets))
 
     def __getitem__(self, name: str) -> str | None:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 
 MOST_OCTETS = 150  # leaves room for what a handler puts in front: names of files end at 255
+_LONGEST_NAME = 2000  # characters that are looked at
 _LONGEST_SUFFIX = 20  # octets of ".tar.gz" and the like that are kept when a name is cut
 
 _EXTENSIONS = {
@@ -31,7 +32,9 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9
 
 def make_safe(name: str) -> str:
     """The name without what is dangerous in it; "" where nothing is left."""
-    name = unicodedata.normalize("NFC", name[:1000])
+    if len(name) > _LONGEST_NAME:  # its end says what it is
+        name = name[: _LONGEST_NAME // 2] + name[-_LONGEST_NAME // 2 :]
+    name = unicodedata.normalize("NFC", name)
     name = _FOLDERS.split(name)[-1]
     name = _FORBIDDEN.sub("_", _BLANKS.sub(" ", name))
     if not name.isascii():

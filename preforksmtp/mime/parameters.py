@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from .charset import decode, from_raw, without_controls
-from .words import show, unquote
+from .words import show
 
 MOST_PARAMETERS = 100  # of one field, pieces included; others are not read
 
@@ -21,6 +21,7 @@ _PARAMETER = re.compile(
 )
 _PIECE = re.compile(r"([^*]+)\*(\d{1,4})?(\*)?")
 _TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_QUOTED_PAIR = re.compile(r"""\\(["\\])""")
 _WORD_END = re.compile(r"[\s;(]")
 
 
@@ -71,7 +72,11 @@ def parse_parameters(raw: str) -> Parameterized:
 
 
 def _plain(text: str) -> str:
-    return unquote(text) if text.startswith('"') else text.rstrip()
+    if not text.startswith('"'):
+        return text.rstrip()
+    text = text[1:-1] if len(text) > 1 and text.endswith('"') else text[1:]
+    # Only what must be quoted is: a backslash elsewhere is one of a path of Windows, which nobody quotes.
+    return _QUOTED_PAIR.sub(r"\1", text) if "\\" in text else text
 
 
 def _join(numbered: dict[int, tuple[str, bool]]) -> tuple[bytes, str]:

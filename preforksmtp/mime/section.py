@@ -18,11 +18,10 @@ _BLOCK = 256 * 1024
 
 _BLANK = re.compile(rb"\n\n|\n\r\n?|\r\r\n?")  # the end of a line, and an empty one
 _FIRST_BLANK = re.compile(rb"\r\n|\n|\r")
-# No line of a field: blanks may stand in front of its colon (RFC 5322 section 4.5); and where nothing does (": x"), it is
-# a field without a name.
+# No line of a field. In front of its colon blanks may stand (RFC 5322 section 4.5), or nothing: a field without a name.
 _LINE = rb"(?!From |[!-9;-~]*[ \t]*:|[ \t]|[\r\n])"
 _NO_FIELD = re.compile(rb"(?:\r\n|\n|\r(?!\n))" + _LINE)
-_NO_FIRST_FIELD = re.compile(_LINE)
+_NO_FIRST_FIELD = re.compile(rb"(?!>From )" + _LINE)
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
 
 
@@ -107,6 +106,6 @@ def _first_fields(text: bytes, most: int) -> list[tuple[bytes, bytes]]:
 
 def mailbox_line(octets: bytes) -> str | None:
     """The line "From " that some programs leave in front of the first field."""
-    if not octets.startswith(b"From "):
+    if not octets.startswith((b"From ", b">From ")):
         return None
     return _FIRST_BLANK.split(octets, maxsplit=1)[0].decode("ascii", "surrogateescape")

@@ -44,7 +44,7 @@ class Part:
 
     __slots__ = (
         "begun", "body", "closed", "content_type", "default_type", "defects", "disposition", "end", "epilogue",
-        "fields", "level", "mailbox_line", "parameters", "parts", "preamble", "start",
+        "fields", "level", "mailbox_line", "parameters", "parts", "preamble", "start", "unread",
     )  # fmt: skip
 
     def __init__(self, start: int, level: int, default_type: str) -> None:
@@ -61,6 +61,7 @@ class Part:
         self.preamble: tuple[int, int] | None = None  # in front of the first part and behind the last
         self.epilogue: tuple[int, int] | None = None
         self.begun = self.closed = False  # whether its first delimiter line was there, and its last
+        self.unread = False  # whether a bound of this reader keeps it from being what it says
         self.defects: list[MessageDefect] = []
 
     def leaves(self) -> Iterator[Part]:
@@ -176,7 +177,7 @@ class _Scan:
         if part.level < MOST_LEVELS and self._count < MOST_PARTS:
             return False
         part.defects.append(TooLargeDefect("too many levels or parts: read as text"))
-        part.content_type = "text/plain"
+        part.content_type, part.unread = "text/plain", True
         return True
 
     def _expect_parts(self, part: Part) -> None:
@@ -234,6 +235,7 @@ class _Scan:
     def _take_rest(self, parent: Part, start: int) -> None:
         """The last part: all that comes, as text."""
         part = Part(start, parent.level + 1, "text/plain")
+        part.unread = True
         part.defects.append(TooLargeDefect(f"more than {MOST_PARTS} parts: the rest is text"))
         parent.parts.append(part)
         self._open.append(part)

@@ -34,7 +34,7 @@ _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1
 
 def is_for_reading(part: Part) -> bool:
     """Whether it is text of the message itself, not a file."""
-    return part.content_type in _FOR_READING and part.disposition.value != "attachment"
+    return part.content_type in _FOR_READING and part.disposition.value != "attachment" and not part.unread
 
 
 def read_text(root: Part, source: Source) -> str:

@@ -30,14 +30,14 @@ def show(text: str) -> str:
     """A field of free text: Subject and the like."""
     if "=?" in text:
         text = _decode_words(text)
-    return text if text.isprintable() else without_controls(text)
+    return text if text.isprintable() else without_controls(text).strip()
 
 
 def show_structured(text: str) -> str:
     """A field of addresses or parameters."""
     if "=?" in text:
         text = _PLACES.sub(_decode_place, text)
-    return text if text.isprintable() else without_controls(text)
+    return text if text.isprintable() else without_controls(text).strip()
 
 
 def unquote(quoted: str) -> str:
