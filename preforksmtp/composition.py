@@ -143,9 +143,9 @@ class Composition:
                 privileges.drop(self.identity, no_new_privileges=self.settings.no_new_privileges)
             except privileges.PrivilegesError as error:
                 raise BootFailed(BOOT_FAILED, str(error)) from None
-        trust.import_again()
             if confine:
                 confine_signals()
+        trust.import_again()
 
     def complain(self, error: AppError) -> None:
         """One line, and the application's own part of the traceback."""

@@ -37,8 +37,8 @@ from preforksmtp.prefork.seat import Drain, Seat
 from preforksmtp.service import Service, make_terms
 from preforksmtp.settings import BY_NAME, LIMITS, SMTP, TLS
 from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.reply import Reply
-from preforksmtp.smtp.transaction import Message
 from preforksmtp.transcript import open_transcript
 
 __all__ = ["AppError", "ConfigError", "ListenError", "Server", "TLSError"]

@@ -34,7 +34,6 @@ from .outgoing import (
     is_seven_bit,
     mail_parameters,
     rcpt_parameters,
-    read_header,
 )
 
 TLS = ("opportunistic", "require", "implicit", "never")
@@ -223,10 +222,10 @@ class Relay(Handler):
     def _check(self, message: Message, connection: Connection) -> None:
         """Refuse what must not go there, before DATA."""
         binary = message.params.get("BODY") == "BINARYMIME"
-        header = read_header(message)
-        if header.received > MOST_RECEIVED:
+        headers = message.headers
+        if len(headers.get_all("Received", ())) > MOST_RECEIVED:
             raise Reject(554, "5.4.6 Too many hops, this looks like a mail loop")
-        if not header.ascii and "SMTPUTF8" in message.params and not self._utf8:
+        if not headers.raw.isascii() and "SMTPUTF8" in message.params and not self._utf8:
             raise Reject(550, "5.6.9 Header fields in UTF-8 are not supported by the next hop")
         if "8BITMIME" not in connection.keywords and not binary and not is_seven_bit(message):  # RFC 6152 section 3
             raise Reject(554, "5.6.3 8-bit content is not supported by the next hop, and is not converted here")

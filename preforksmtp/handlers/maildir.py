@@ -17,7 +17,6 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # FAT and some network file systems
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class Maildir:
@@ -169,9 +167,8 @@ def _open_unnamed(folder: int) -> int | None:
 
 def _write(file: int, message: Message) -> None:
     """Trace fields and content into the file, synced."""
-    # RFC 5321 section 4.4: Return-Path on top, then Received. The sender must not add fields of its own.
-    sender = _CONTROL.sub("?", message.sender)
-    trace = f"Return-Path: <{sender}>\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
+    # RFC 5321 section 4.4: Return-Path on top, then Received.
+    trace = f"{message.return_path}\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
     if message.size <= BLOCK:
         _write_all(file, trace + message.content)
     else:

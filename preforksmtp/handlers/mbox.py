@@ -39,7 +39,6 @@ _OPEN = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | o
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NOT_A_WORD = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _FROM = re.compile(rb"(\n>*)From ")
 _FIRST_FROM = re.compile(rb"(>*)From ")
@@ -331,8 +330,7 @@ def _entry(message: Message, separator: bytes) -> Iterator[bytes]:
 def _blocks(message: Message) -> Iterator[bytes]:
     """Trace fields and content."""
     # RFC 5321 section 4.4: Return-Path on top, then Received.
-    sender = _CONTROL.sub("?", message.sender)
-    yield f"Return-Path: <{sender}>\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
+    yield f"{message.return_path}\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
     with message.open() as body:
         while block := body.read(BLOCK):
             yield block

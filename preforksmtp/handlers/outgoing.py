@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 from preforksmtp import Reject
 
@@ -91,27 +91,6 @@ def original_recipient(value: str) -> str:
     if kind.lower() == "utf-8":
         return f"{kind};" + _NOT_UTF8_XTEXT.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", address)
     return f"{kind};{xtext(address)}"
-
-
-class Header(NamedTuple):
-    """What the header of a message says that matters to a relay."""
-
-    received: int  # how many servers it has passed
-    ascii: bool
-
-
-def read_header(message: Message) -> Header:
-    """Look at the header only, line by line: a message is never in memory as a whole."""
-    received, is_ascii, begins = 0, True, True
-    with message.open() as body:
-        while line := body.readline(BLOCK):
-            if begins and line in (b"\r\n", b"\n"):
-                break
-            if begins and line[:9].lower() == b"received:":
-                received += 1
-            is_ascii = is_ascii and line.isascii()
-            begins = line.endswith(b"\n")
-    return Header(received, is_ascii)
 
 
 def blocks(body: IO[bytes]) -> Iterator[bytes]:

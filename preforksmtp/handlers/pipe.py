@@ -273,8 +273,7 @@ def _clean(text: str) -> str:
 
 def _trace(message: Message) -> bytes:
     # RFC 5321 section 4.4: Return-Path on top, then Received.
-    fields = f"Return-Path: <{_clean(message.sender)}>\r\n{message.received}\r\n"
-    return fields.encode("utf-8", "surrogateescape")
+    return f"{message.return_path}\r\n{message.received}\r\n".encode("utf-8", "surrogateescape")
 
 
 def _blocks(message: Message, trace: bytes) -> Iterator[bytes]:

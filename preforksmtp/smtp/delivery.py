@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import reply
 from .body import BodyReader, Spool, StorageFailed
 from .chunks import Abandoned
+from .message import Message
 from .reply import Reject, Reply
 from .session import NOTHING, Ended
-from .transaction import Message, Transaction
+from .transaction import Transaction
 
 if TYPE_CHECKING:
     from .dialogue import Dialogue

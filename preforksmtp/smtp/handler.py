@@ -13,10 +13,11 @@ from .sasl import possible
 from .scram import ITERATIONS, SALT_OCTETS, read_iterations, read_salt_octets
 
 if TYPE_CHECKING:
+    from .message import Message
     from .reply import Reply
     from .scram import ScramSecret
     from .session import Session
-    from .transaction import Message, Recipient
+    from .transaction import Recipient
 
 
 class Handler:

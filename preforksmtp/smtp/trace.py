@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .address import is_address_literal, is_domain, is_mailbox, quote_address
 
 if TYPE_CHECKING:
-    from .transaction import Message
+    from .message import Message
 
 _UNSAFE = re.compile(r"[^!#$%&'*+\-./0-9:=?A-Z\[\]^_`a-z{|}~]")  # blanks too, that no word of it looks like a clause
 _SAID_CHARACTERS = 255

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.session import Endpoint, Session
 from preforksmtp.smtp.trace import protocol, received
-from preforksmtp.smtp.transaction import Message, Recipient, Transaction
+from preforksmtp.smtp.transaction import Recipient, Transaction
 
 
 def message(recipients=("b@c",), peer=Endpoint("192.0.2.1", 4000), params=None, **facts):

@@ -10,8 +10,9 @@ import tempfile
 import pytest
 
 from preforksmtp import Reject, Reply
+from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.session import Endpoint, Session
-from preforksmtp.smtp.transaction import Message, Recipient, Transaction
+from preforksmtp.smtp.transaction import Recipient, Transaction
 
 CONTENT = b"Subject: =?utf-8?q?h=C3=A9?=\r\nFrom: a@b\r\nX: 1\r\nX: 2\r\n\r\nline one\r\n.line two\r\n"
 
