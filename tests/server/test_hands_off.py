@@ -3,9 +3,11 @@ are what they are without it, or one line says what was put back."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -244,3 +246,124 @@ def test_it_goes_on_as_before(begin, tmp_path: Path, variant: str, preload: bool
 
 def logged(folder: Path, pattern: str) -> bool:
     return re.search(pattern, read(folder / "error.old") + read(folder / "error.log")) is not None
+
+
+LOG_CONFIG = """
+{"handlers": {"file": {"class": "logging.FileHandler", "filename": "own.log"}}, "root": {"handlers": ["file"]}}
+"""
+
+
+@pytest.mark.parametrize("variant", ["dictConfig", "logging.disable", "logging.shutdown"])
+def test_a_log_that_logging_config_has_made(serve: Serve, tmp_path: Path, variant: str) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "log.json").write_text(LOG_CONFIG)
+    server = serve("-b", f"unix:{tmp_path / 's'}", "--log-config", "log.json", f"app:app({variant!r})")
+    wait_until(lambda: "listening on" in read(tmp_path / "own.log"), "the start")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+        with client.makefile("rwb") as stream:
+            commands = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<fail@x>\r\nDATA\r\n.\r\nQUIT\r\n"
+            stream.write(commands)
+            stream.flush()
+            assert b"451" in stream.read()
+    wait_until(lambda: "LookupError: as asked" in read(tmp_path / "own.log"), "the traceback")
+    assert server.stop() == 0
+    assert "exited with code 0 (stop)" in read(tmp_path / "own.log")
+
+
+PATCHED = """
+import _thread
+def start_new_thread(*arguments):
+    raise NotImplementedError
+start_new_thread.__module__ = "gevent.thread"
+_thread.start_new_thread = start_new_thread
+"""
+REFUSED = "gevent has replaced Python's threads"
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
+def test_threads_that_are_none(serve: Serve, tmp_path: Path, preload: bool) -> None:
+    (tmp_path / "app.py").write_text(f"{PATCHED}\ndef handler(message): pass\n")
+    server = serve("-b", LOOPBACK, *["--preload"] * preload, "app:handler")
+    assert server.wait() == 4
+    assert server.matches(rf"app 'app:handler': {REFUSED}")
+    assert "Traceback" not in server.output
+
+
+def test_threads_that_start_replaces(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "from preforksmtp import Handler\nclass Mail(Handler):\n    def message(self, message): pass\n"
+        f"    @classmethod\n    def start(cls, worker): exec({PATCHED!r}, {{}})\n"
+    )
+    server = serve("-b", LOOPBACK, "app:Mail")
+    assert server.wait() == 4
+    assert server.matches(rf"app 'app:Mail': {REFUSED}")
+
+
+def test_threads_that_the_config_file_replaces(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handler(message): pass\n")
+    server = serve("-b", LOOPBACK, "app:handler").ready()
+    (tmp_path / "patch.py").write_text(PATCHED)
+    config = tmp_path / "preforksmtp.conf.py"
+    config.write_text("import patch\n")
+    server.send(signal.SIGHUP)
+    server.wait_for(rf"reload failed, former configuration and workers go on: .*preforksmtp.conf.py: {REFUSED}")
+    config.write_text("workers = 2\n")  # the master itself has real ones
+    server.send(signal.SIGHUP)
+    server.wait_for("reload done, 2 workers")
+
+
+CLOSING = """
+import os
+def app(how):
+    def handler(message):
+        if "bad" in message.recipients[0]:
+            exec(how)
+    return handler
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["os.closerange(3, 1000)", "for fd in range(3, 30): os.dup2(os.open(os.devnull, os.O_RDWR), fd)"]
+)
+def test_a_worker_without_its_descriptors_is_replaced(serve: Serve, tmp_path: Path, how: str) -> None:
+    (tmp_path / "app.py").write_text(CLOSING)
+    server = serve("-b", LOOPBACK, f"app:app({how!r})").ready()
+    old = server.worker()
+    with contextlib.suppress(ConnectionError), Talk(server.port()) as talk:
+        deliver(talk, "bad")
+    server.wait_for(rf"worker {old} exited with code 1")
+    if "closerange" in how:
+        server.wait_for(rf"worker {old}: the application has closed or replaced descriptors of the server's; leaving")
+    wait_until(lambda: server.children() and old not in server.children(), "another worker")
+    with Talk(server.port()) as talk:
+        assert deliver(talk).startswith("250")
+
+
+def test_redirected_standard_streams(serve: Serve, tmp_path: Path) -> None:
+    """A log on standard error, of which the application has made something else."""
+    (tmp_path / "app.py").write_text(CLOSING)
+    how = "for fd in (1, 2): os.dup2(os.open('elsewhere', os.O_RDWR | os.O_CREAT), fd)"
+    server = serve("-b", LOOPBACK, "--access-logfile", "-", f"app:app({how!r})").ready()
+    with Talk(server.port()) as talk:
+        assert deliver(talk, "bad").startswith("250")
+        assert deliver(talk, "b").startswith("250")
+        server.wait_for("to=<b@example.com>")
+    server.send(signal.SIGTERM)
+    server.wait_for(r"worker \d+: draining")
+    assert server.wait() == 0
+    assert read(tmp_path / "elsewhere") == ""
+
+
+@pytest.mark.parametrize("fd", [1, 2])
+def test_nothing_is_printed_to_a_client(serve: Serve, tmp_path: Path, fd: int) -> None:
+    """The application closes a standard stream while sessions are waited for, whose sockets then get its number."""
+    (tmp_path / "app.py").write_text(CLOSING)
+    server = serve("-b", LOOPBACK, f"app:app('os.close({fd})')").ready()
+    with Talk(server.port()) as talk:
+        deliver(talk, "bad")
+    for _ in range(10):
+        with Talk(server.port()) as talk:
+            assert deliver(talk).startswith("250")
+            fds = {os.readlink(f"/proc/{server.worker()}/fd/{number}")[:7] for number in (1, 2)}
+            assert "socket:" not in fds
