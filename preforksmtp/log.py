@@ -45,12 +45,13 @@ class LogFile:
         so far, which stays in use if it has the same path and cannot be opened again: a reload must not depend on what
         the workers' user has made of its own folder."""
         self.setting = setting
-        self.path = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
+        self.path = path
+        self._place = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
         self._owner = owner
         try:
             self.fd = fcntl.fcntl(STREAMS[setting], fcntl.F_DUPFD_CLOEXEC, 3) if path == "-" else self._open()
         except LogError as error:
-            if former is None or former.path != self.path:
+            if former is None or former._place != self._place:
                 raise
             self.fd = os.dup(former.fd)
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
@@ -78,7 +79,7 @@ class LogFile:
 
     def _open(self) -> int:
         try:
-            return open_log(self.path, self._owner)
+            return open_log(self._place, self._owner)
         except OSError as error:
             raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
 

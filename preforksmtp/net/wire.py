@@ -307,10 +307,14 @@ class Wire:
             until = self._look(began, block, monotonic())
             try:
                 await_socket(self._sock, select.POLLIN, until, self._drain, idle == 1, began)
+                data = self._recv(size)
                 break
             except TimeoutError:
                 pass  # look at the clock
-        data = self._receive_tls(size, began, 0, block) if self._tls else self._recv(size)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                pass  # a piece of a TLS record
+            except ssl.SSLError as error:
+                raise _tls_fault(error) from None
         if data and idle == 1 and self._drain.hurried:
             self._buffer, self._position = data, 0
             raise InterruptedError

@@ -57,7 +57,7 @@ def test_a_read_that_is_woken_goes_on(leaver: Pair, signals: None, end: float) -
     """And the client notices nothing: not even one that speaks at that moment."""
     leaver.wire._end = end
     thread = leaver.beside(threading.get_ident).result()
-    reading = leaver.beside(leaver.line, 100, LONG, True)
+    reading = leaver.beside(leaver.line, 100, True)
     wait_until(lambda: leaver.wire._waits, "it waits")
     leave(leaver, LONG)
     wait_until(lambda: wake(leaver, thread) or not leaver.wire._waits, "it has looked round")
@@ -66,7 +66,7 @@ def test_a_read_that_is_woken_goes_on(leaver: Pair, signals: None, end: float) -
     assert reading.result(PATIENCE) == b"NOOP\r\n"
     leaver.client.sendall(b"DATA\r\n")
     assert leaver.line() == b"DATA\r\n"
-    reading = leaver.beside(leaver.wire.read_block, 100, LONG)
+    reading = leaver.beside(leaver.wire.read_block, 100)
     leaver.client.sendall(b"x")
     assert reading.result(PATIENCE) == b"x"
 
@@ -77,7 +77,7 @@ def test_who_is_silent_is_told_and_who_speaks_is_served(leaver: Pair) -> None:
         leaver.line(idle=True)
     assert leaver.send(b"NOOP\r\n").line(idle=True) == b"NOOP\r\n", "it was there in time"
     leaver.send(b"NO")
-    reading = leaver.beside(leaver.line, 100, LONG, True)
+    reading = leaver.beside(leaver.line, 100, True)
     wait_until(lambda: leaver.wire._buffer == b"NO", "half a command")
     time.sleep(0.1)  # longer than its patience, which is for those who have begun nothing
     assert leaver.send(b"OP\r\n") and reading.result(PATIENCE) == b"NOOP\r\n"
@@ -85,7 +85,7 @@ def test_who_is_silent_is_told_and_who_speaks_is_served(leaver: Pair) -> None:
 
 def test_the_patience_counts_from_the_beginning_of_the_silence(leaver: Pair, signals: None) -> None:
     thread = leaver.beside(threading.get_ident).result()
-    reading = leaver.beside(leaver.line, 100, LONG, True)
+    reading = leaver.beside(leaver.line, 100, True)
     wait_until(lambda: leaver.wire._waits, "it waits")
     time.sleep(0.02)
     leave(leaver, 0.01)
@@ -97,7 +97,7 @@ def test_the_patience_counts_from_the_beginning_of_the_silence(leaver: Pair, sig
 @pytest.mark.parametrize("read", ["line", "block"])
 def test_a_read_that_was_woken_for_nothing_waits_as_long_as_before(leaver: Pair, read: str) -> None:
     """It had left recv() already: the short timeout of the kernel stays behind."""
-    function = leaver.line if read == "line" else lambda: leaver.wire.read_block(100, LONG)
+    function = leaver.line if read == "line" else lambda: leaver.wire.read_block(100)
     leaver.wire._waits = True
     assert leaver.wire.wake()
     leaver.wire._waits = False
