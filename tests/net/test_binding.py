@@ -128,3 +128,21 @@ def test_a_context_that_does_not_tell_its_certificate(server: tuple[ssl.SSLConte
     context, made, _ = server
     client = ssl.create_default_context(cafile=str(made.certfile))
     assert connect_with(context, client, b"", ssl.TLSVersion.TLSv1_3, None)[0] == {}
+
+
+@pytest.mark.parametrize(("version", "names"), [("TLSv1.3", {"tls-exporter"}), ("TLSv1.2", {"tls-unique"})])
+def test_tls_exporter_where_python_has_it(monkeypatch: pytest.MonkeyPatch, version: str, names: set[str]) -> None:
+    """Before TLS 1.3 it needs an extended master secret, of which the ssl module says nothing (RFC 9266 section 4.2)."""
+
+    class Socket:
+        session_reused = False
+
+        def version(self) -> str:
+            return version
+
+        def get_channel_binding(self, name: str) -> bytes:
+            assert name in ssl.CHANNEL_BINDING_TYPES
+            return name.encode()
+
+    monkeypatch.setattr(ssl, "CHANNEL_BINDING_TYPES", ["tls-unique", "tls-exporter"])
+    assert channel_bindings(Socket(), b"") == {name: name.encode() for name in names}  # type: ignore[arg-type]

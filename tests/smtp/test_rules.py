@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from preforksmtp.smtp.extensions import Standing
 from preforksmtp.smtp.handler import Hooks
 from preforksmtp.smtp.rules import Rules
@@ -43,3 +45,18 @@ def test_mechanisms():
     assert rules().offered_mechanisms(Standing(tls=True)) == ("PLAIN", "LOGIN")
     assert rules(allow_insecure_auth=True).offered_mechanisms(Standing()) == ("PLAIN", "LOGIN")
     assert rules(auth_mechanisms=("plain", "X")).offered_mechanisms(Standing(tls=True)) == ("PLAIN",)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "auto", "always"),
+    [
+        ((), False, False),
+        (("tls-server-end-point",), False, True),  # TLS 1.3 so far, and a resumed session of TLS 1.2
+        (("tls-server-end-point", "tls-unique"), True, True),
+        (("tls-server-end-point", "tls-exporter"), True, True),
+    ],
+)
+def test_plus_is_offered_where_usual_clients_can_bind(bindings: tuple[str, ...], auto: bool, always: bool) -> None:
+    found = dict.fromkeys(bindings, b"x")
+    for setting, wanted in (("auto", auto), ("always", always), ("never", False)):
+        assert Rules(Hooks.of_function(print), channel_binding=setting).binds(found) is wanted
