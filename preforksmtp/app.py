@@ -16,6 +16,7 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+from . import trust
 from .prefork.atfork import Confined
 from .prefork.reclaim import replaced
 from .smtp.handler import Handler, Hooks
@@ -88,7 +89,7 @@ def _import(text: str, name: str) -> ModuleType:
             hint = " (leave out .py)" if name.endswith(".py") else ""
             raise AppError(
                 f"app {text!r}: no module named {missing!r}{hint}; looked in {os.getcwd()} and Python's import path"
-                " (--chdir and --pythonpath add to it)"
+                f" (--chdir and --pythonpath add to it){trust.left_out()}"
             ) from None
         raise AppError(f"app {text!r}: {name} imports {missing!r}, which is not installed", _trace(error)) from None
     except SyntaxError as error:

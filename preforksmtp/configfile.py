@@ -16,7 +16,7 @@ from preforksmtp.imports import forgetting_imports
 from preforksmtp.prefork.atfork import Confined
 from preforksmtp.prefork.reclaim import replaced
 from preforksmtp.settings import BY_NAME, HOOKS_BY_NAME
-from preforksmtp.trust import read_code
+from preforksmtp.trust import left_out, read_code
 
 
 def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:
@@ -122,4 +122,6 @@ def _what(error: BaseException) -> str:
             f"sys.exit({error.code if error.code is not None else ''}) is called; raise an exception instead"
         )
     text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        text += left_out()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

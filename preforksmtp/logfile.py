@@ -37,7 +37,13 @@ def open_log(path: str, owner: Identity | None, flags: int = _FLAGS, mode: int =
         if place.descriptor is not None:
             return os.dup(place.descriptor)
         if place.others and stranger is not None:
-            return _open_as(stranger, place, flags, mode, place.others)
+            try:
+                return _open_as(stranger, place, flags, mode, place.others)
+            except PermissionError:
+                # /var/log of root and a group, as some systems have it: only root can make what is not there yet.
+                if place.owner != 0 or place.shaky or not flags & os.O_CREAT or place.inode() is not None:
+                    raise
+                flags |= os.O_EXCL
         truncate = flags & os.O_TRUNC and place.folder is not None  # root: not before it has looked at the file
         try:
             fd = place.open((flags & ~os.O_TRUNC if truncate else flags) | _AT_ONCE, mode)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 import sys
 from collections import deque
@@ -24,7 +23,7 @@ from collections.abc import Collection, Iterator
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # in one name, as in the kernel
 
-_DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d{1,9})")
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/")
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -245,8 +244,11 @@ def who_decides(path: str, also: Collection[int] = ()) -> str:
 
 def named_descriptor(path: str) -> int | None:
     """/dev/stdout, /dev/fd/3, /proc/self/fd/3: the descriptor, for to open such a name is to ask for more rights."""
-    found = _DESCRIPTOR.fullmatch(path)
-    return int(found[1]) if found else _STREAMS.get(path)
+    for folder in _DESCRIPTORS:
+        if path.startswith(folder):
+            number = path[len(folder) :]
+            return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else None
+    return _STREAMS.get(path)
 
 
 def absolute(path: str) -> str:

@@ -111,7 +111,7 @@ def _who_creates(file: str, owner: privileges.Identity | None) -> privileges.Ide
     """See logfile.py. None: we do."""
     try:
         with reach(file, follow=True) as place:
-            return owner if place.others else None
+            return owner if place.others and (place.shaky or place.owner != 0) else None
     except OSError:
         return owner
 

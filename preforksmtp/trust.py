@@ -122,6 +122,12 @@ def passed_over() -> list[str]:
     return [folder for folder, finder in sys.path_importer_cache.items() if finder is _NOTHING]
 
 
+def left_out() -> str:
+    """For the end of a line that says what was not found."""
+    folders = passed_over()
+    return f"; but root imports nothing from {', '.join(folders)}, where others may write" if folders else ""
+
+
 def _is_installed(folder: str) -> bool:
     import site
     import sysconfig

@@ -98,13 +98,29 @@ def test_a_child_that_outlives_us_does_not_hold_the_lock(path: Path) -> None:
         os.close(write)
         signal.pause()
     os.read(read, 1)
-    fd = os.open(path, os.O_RDONLY)
+    other = PidFile(str(path))
+    with pytest.raises(PidFileError, match="held by a running server"):
+        other.acquire()
     file._forget()  # as if we had died
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    other.acquire()
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    for end in (fd, read, write):
+    other.release()
+    for end in (read, write):
         os.close(end)
+
+
+def test_who_may_only_read_it_cannot_lock_it(path: Path) -> None:
+    """Any user could keep the server from starting."""
+    path.write_text("1\n")
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(OSError):
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file = PidFile(str(path))
+    file.acquire()
+    file.release()
+    os.close(fd)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "no folder"])
