@@ -2,8 +2,7 @@
 
 All workers run as one user, so one that was taken over could kill its siblings, the status process, and the first
 worker of each reload, again and again. Landlock (landlock(7), Linux 6.12) takes that away for good, from this thread
-and those that it starts; it asks for no privilege but no_new_privileges. It is a second wall: where there is none we do
-without.
+and those that it starts. It needs no_new_privileges. A second wall: where there is none we do without.
 """
 
 from __future__ import annotations
