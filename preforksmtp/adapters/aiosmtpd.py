@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -163,11 +165,15 @@ class Loop:
 
 
 async def _perform(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    process = os.getpid()
     try:
         result = function(*arguments)
         return await result if inspect.isawaitable(result) else result
     except (SystemExit, KeyboardInterrupt) as error:  # asyncio would let them end the loop, for all sessions
         raise RuntimeError(f"the hook raised {type(error).__name__}") from error
+    finally:
+        if os.getpid() != process:  # it has forked, and the child has come back: to a loop that nobody waits for
+            os._exit(1 if sys.exc_info()[1] is not None else 0)
 
 
 class Host:

@@ -216,6 +216,8 @@ class Worker:
         except BaseException:
             self.log.exception("cannot boot")
             return BOOT_FAILED
+        if self._stacks >= 0:  # the application may have told faulthandler to write elsewhere
+            self.dump_stacks_to(self._stacks)
         self._reclaim(self._signals.install((signal.SIGTERM, signal.SIGQUIT)))
         self._signals.install(number for number in ALARMS if signal.getsignal(number) == signal.SIG_DFL)
         wake = self._signals.wake

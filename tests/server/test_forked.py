@@ -367,6 +367,33 @@ def test_asynchronous_subprocesses(begin) -> None:
     assert stop(server) < SOON
 
 
+FOREIGN = """
+import os
+from preforksmtp.adapters import aiosmtpd
+
+class Handler:
+    async def handle_DATA(self, server, session, envelope):
+        pid = os.fork()
+        if pid == 0:
+            {child}
+        return f"250 {{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}}"
+
+handler = aiosmtpd(Handler)
+"""
+
+
+@pytest.mark.parametrize(("child", "code"), [("return '250 from the child'", 0), ("raise LookupError", 1)])
+def test_a_child_of_a_foreign_handler_that_comes_back_ends(
+    serve: Serve, tmp_path: Path, child: str, code: int
+) -> None:
+    (tmp_path / "foreign.py").write_text(FOREIGN.format(child=child))
+    server = serve("-b", LOOPBACK, "foreign:handler").ready()
+    for _ in range(2):
+        assert deliver(server) == f"250 2.0.0 {code}"
+    assert alive(server) == 1
+    assert stop(server) < SOON
+
+
 CONFIG = """
 import os
 def {hook}({arguments}):

@@ -367,3 +367,32 @@ def test_nothing_is_printed_to_a_client(serve: Serve, tmp_path: Path, fd: int) -
             assert deliver(talk).startswith("250")
             fds = {os.readlink(f"/proc/{server.worker()}/fd/{number}")[:7] for number in (1, 2)}
             assert "socket:" not in fds
+
+
+FAULTS = """
+import faulthandler, signal
+file = open("own", "w")
+faulthandler.enable(file)
+faulthandler.register(signal.SIGUSR2, file)
+def handler(message):
+    faulthandler.disable()
+"""
+
+
+def test_stacks_are_in_the_error_log(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(FAULTS)
+    server = serve("-b", LOOPBACK, "app:handler").ready()
+    os.kill(server.worker(), signal.SIGUSR2)
+    server.wait_for("Current thread 0x")
+    with Talk(server.port()) as talk:
+        assert deliver(talk).startswith("250")
+    wait_until(lambda: has_a_handler(server.worker(), signal.SIGABRT), "faulthandler's own handler, again")
+    os.kill(server.worker(), signal.SIGABRT)
+    server.wait_for("Fatal Python error: Aborted")
+    server.wait_for(r"worker \d+ was killed by SIGABRT")
+    assert read(tmp_path / "own") == ""
+
+
+def has_a_handler(pid: int, number: int) -> bool:
+    caught = re.search(r"SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
