@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
 
 from . import reply
 from .reply import Reject, Reply
@@ -35,12 +34,9 @@ LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
 DOMAIN_OCTETS = 255  # RFC 5321 4.5.3.1.2
 PATH_OCTETS = 256  # RFC 5321 4.5.3.1.3, with its punctuation
 
-REMEMBERED = 1024  # paths: addresses come again, and matching one is the dearest part of MAIL and RCPT
-
 Path = tuple[str, int]  # a mailbox, and where its path ends
 
 
-@lru_cache(REMEMBERED)
 def read_reverse_path(text: str) -> Path | None:
     """`<>` or a path at the start of `text`: the sender, "" for null; None where there is none.
 
@@ -51,7 +47,6 @@ def read_reverse_path(text: str) -> Path | None:
     return match_path(text, reply.SENDER_TOO_LONG)
 
 
-@lru_cache(REMEMBERED)
 def read_forward_path(text: str) -> Path | None:
     """A path or `<Postmaster>` (RFC 5321 section 4.5.1) at the start of `text`: the recipient.
 

@@ -222,7 +222,7 @@ class Dialogue:
                 self.end(reply.TOO_MANY_ERRORS)
         self._refuse(answer)
 
-    def refuse_recipient(self, answer: Reply, argument: str) -> None:
+    def refuse_recipient(self, answer: Reply) -> None:
         """Write the refusal of a recipient: no bad command, but who guesses at addresses hears many of them."""
         if answer.code == 421:
             self.end(answer)
@@ -231,8 +231,7 @@ class Dialogue:
             self._refused_recipients += 1
             most = self.rules.max_refused_recipients
             if 0 < most < self._refused_recipients:
-                said = argument.partition(":")[2].strip()
-                self.journal.ended(self.session, f"max_refused_recipients reached: {most}, the last {said:.100}")
+                self.journal.ended(self.session, f"max_refused_recipients ({most}) reached")
                 self.end(reply.TOO_MANY_REFUSED)
         self._refuse(answer)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
 
 from . import reply
-from .address import REMEMBERED, Path, is_address_literal, match_path
+from .address import Path, is_address_literal, match_path
 from .reply import Reject, Reply
 
 PATH_OCTETS = 2048  # with its brackets; the rest of a command line is for parameters
@@ -41,13 +40,11 @@ _NULL = ("", '""')
 _TO_ESCAPE = re.compile(r'["\\]')
 
 
-@lru_cache(REMEMBERED)
 def read_reverse_path(text: str) -> Path | None:
     """The sender at the start of `text`, "" for null, and where it ends; None where there is none."""
     return ("", 2) if text.startswith("<>") else _read_path(text, reply.SENDER_TOO_LONG)
 
 
-@lru_cache(REMEMBERED)
 def read_forward_path(text: str) -> Path | None:
     """The recipient at the start of `text`, and where it ends; None where there is none."""
     found = _read_path(text, reply.RECIPIENT_TOO_LONG)

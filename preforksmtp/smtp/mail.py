@@ -17,6 +17,8 @@ from .transaction import Recipient, Transaction
 if TYPE_CHECKING:
     from .dialogue import Dialogue
 
+_LONG = 300  # characters of a path that is not remembered
+
 
 def mail(dialogue: Dialogue, argument: str) -> Reply:
     """RFC 5321 section 4.1.1.2. Spaces behind the colon are forgiven, as they are everywhere."""
@@ -31,7 +33,10 @@ def mail(dialogue: Dialogue, argument: str) -> Reply:
         raise Reject(reply.MAIL_SYNTAX)
     text = text.strip()
     end = text.find("> ") + 1  # parameters follow, unless that stands in a quoted string
-    sender, end = syntax.read_sender(text[:end] if end else text) or _read(syntax.read_sender, text, reply.BAD_SENDER)
+    path = text[:end] if end else text
+    sender, end = (len(path) < _LONG and syntax.recall_sender(path)) or _read(
+        syntax.read_sender, text, reply.BAD_SENDER
+    )
     params = {}
     if end < len(text):
         params = read_parameters(syntax.parse_parameters(text[end:]), dialogue.offer().mail_parameters)
@@ -66,7 +71,8 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply | None:
     try:
         text = text.strip()
         end = text.find("> ") + 1
-        mailbox, end = syntax.read_recipient(text[:end] if end else text) or _read(
+        path = text[:end] if end else text
+        mailbox, end = (len(path) < _LONG and syntax.recall_recipient(path)) or _read(
             syntax.read_recipient, text, reply.BAD_RECIPIENT
         )
         params = {}
@@ -87,14 +93,14 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply | None:
             if not answer.positive:
                 raise Reject(answer)
     except Reject as refusal:
-        dialogue.refuse_recipient(refusal.reply, argument)
+        dialogue.refuse_recipient(refusal.reply)
         return None
     transaction.recipients.append(recipient)
     return answer
 
 
 def _read(read: Callable[[str], Path | None], text: str, fault: Reply) -> Path:
-    """Once more, for what looked like the end of the path may stand in a quoted string."""
+    """What is not remembered; or once more, for what looked like the end of the path may stand in a quoted string."""
     path = read(text)
     if path is None:
         raise Reject(fault)

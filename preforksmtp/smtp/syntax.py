@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from . import address, command, lenient
 from .address import Path
 from .parameters import FORGIVEN, Parameter, Reader
+
+_remember = lru_cache(1024)  # paths: addresses come again, and matching one is the dearest part of MAIL and RCPT
 
 
 class Syntax(NamedTuple):
@@ -21,6 +23,8 @@ class Syntax(NamedTuple):
     is_helo: Callable[[str], bool]  # of a name that is not empty
     read_sender: Callable[[str], Path | None]
     read_recipient: Callable[[str], Path | None]
+    recall_sender: Callable[[str], Path | None]  # the same two, remembered: for what is not long
+    recall_recipient: Callable[[str], Path | None]
     parse_parameters: Callable[[str], dict[str, str | None]]
     choose_reader: Callable[[Parameter], Reader]
     find_path: Callable[[str, str], str | None]  # what follows "FROM:" or "TO:", where it does not stand at once
@@ -43,6 +47,8 @@ SYNTAXES: Mapping[str, Syntax] = {
         is_helo=address.is_helo_name,
         read_sender=address.read_reverse_path,
         read_recipient=address.read_forward_path,
+        recall_sender=_remember(address.read_reverse_path),
+        recall_recipient=_remember(address.read_forward_path),
         parse_parameters=command.parse_parameters,
         choose_reader=lambda row: row.read,
         find_path=_absent,
@@ -53,6 +59,8 @@ SYNTAXES: Mapping[str, Syntax] = {
         is_helo=str.isprintable,
         read_sender=lenient.read_reverse_path,
         read_recipient=lenient.read_forward_path,
+        recall_sender=_remember(lenient.read_reverse_path),
+        recall_recipient=_remember(lenient.read_forward_path),
         parse_parameters=partial(command.parse_parameters, blanks=" \t", forgiven=FORGIVEN),
         choose_reader=lambda row: row.lenient or row.read,
         find_path=_find_path,

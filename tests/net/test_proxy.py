@@ -88,6 +88,15 @@ GOOD = [
     (v2(0x00, b"", 0x20), NOT_PROXIED),  # LOCAL
     (v2(0x11, BLOCK4, 0x20), NOT_PROXIED),
     (v2(0x11, b"junk", 0x20), NOT_PROXIED),
+    (v2(0xF3, b"junk", 0x20), NOT_PROXIED),  # of LOCAL the family is ignored too
+    (v2(0xFF, tlv(3, b"wrong"), 0x20), NOT_PROXIED),
+    # AF_UNSPEC: whatever follows is skipped unread
+    (v2(0x00, b"\x04"), NOT_PROXIED),
+    (v2(0x00, b"\x04\x00\x01"), NOT_PROXIED),
+    (v2(0x00, tlv(3, b"1234")), NOT_PROXIED),
+    (v2(0x01, BLOCK4 + b"junk"), NOT_PROXIED),
+    (v2(0x00, b"\r\nMAIL FROM:<a@b>\r\n" + bytes(range(256))), NOT_PROXIED),
+    (v2(0x00, bytes(65535)), NOT_PROXIED),
 ]  # fmt: skip
 
 BAD = [

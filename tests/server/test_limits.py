@@ -26,6 +26,9 @@ from preforksmtp import Handler, Reply
 
 
 class Mail(Handler):
+    def rcpt(self, recipient, params):
+        return Reply(550, "5.1.1 No such user") if recipient.startswith("nobody") else None
+
     def verify(self, argument):
         return Reply(252, f"2.5.0 {os.getpid()}")
 
@@ -48,6 +51,7 @@ BINDS = {
     "deadline": "session_timeout=2&max_idle_commands=0",
     "tarpit": "error_delay=0.2&max_errors=100",
     "names": "reverse_dns",
+    "guesses": "max_refused_recipients=3&address_syntax=strict&trusted_clients=127.1.1.1",
 }
 HOSTS = itertools.count(1)
 
@@ -162,6 +166,22 @@ def test_sessions_at_once(server: Server, clients: Clients, host: str) -> None:
 def test_trusted_clients_are_exempt(clients: Clients, trusted: str) -> None:
     for _ in range(12):
         clients.begin("sessions", trusted)
+
+
+def test_who_guesses_at_recipients(server: Server, clients: Clients, host: str) -> None:
+    """On a bind with a grammar of its own: what it refuses is a guess as well."""
+    talk = clients.begin("guesses", host)
+    assert talk.ask("MAIL FROM:a@b.example") == "501 5.1.7 Bad sender address syntax"
+    assert talk.ask("MAIL FROM:<a@b.example>", "RCPT TO:<a@b.example>").startswith("250")
+    assert talk.ask("RCPT TO:<nobody@b.example>", "RCPT TO:<a..b@b.example>").startswith("501 5.1.3")
+    assert talk.ask("RCPT TO:<nobody2@b.example>").startswith("550 5.1.1")
+    assert talk.ask("RCPT TO:<nobody3@b.example>") == "421 4.7.0 Too many recipients refused, closing the connection"
+    assert talk.closed()
+    logged(server, host, r"max_refused_recipients \(3\) reached")
+    talk = clients.begin("guesses", "127.1.1.1")
+    assert talk.ask("MAIL FROM:<a@b.example>", *["RCPT TO:<nobody@b.example>"] * 20).startswith("550"), "trusted"
+    talk = clients.begin("sessions", host)
+    assert talk.ask("MAIL FROM:a@b.example", *["RCPT TO:<nobody@b.example>"] * 20).startswith("550"), "off by default"
 
 
 def test_connections_per_minute(server: Server, clients: Clients, host: str) -> None:

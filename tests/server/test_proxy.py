@@ -185,7 +185,14 @@ def test_others_need_none_and_may_send_none(server: Server) -> None:
         assert " proxy None " in talk.ask("VRFY x")
 
 
-@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"], ids=["v1", "LOCAL"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00", b"\r\n\r\n\0\r\nQUIT\n\x21\x00\x00\x05\r\n\xff\xff\xff",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\xf3\x00\x04junk",
+    ],
+    ids=["v1", "LOCAL", "AF_UNSPEC", "LOCAL of no family"],
+)  # fmt: skip
 def test_without_addresses_the_connections_own_count(server: Server, header: bytes) -> None:
     with connect(server) as sock, sock.makefile("rb") as file:
         sock.sendall(header)

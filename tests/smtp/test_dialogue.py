@@ -236,7 +236,7 @@ def test_refused_recipients_have_a_limit_of_their_own():
     assert messages == [] and spoken.fault is None
     assert spoken.codes[2:] == [250, 550, 550, 550, 421]
     assert spoken.replies[-1] == reply.TOO_MANY_REFUSED.wire.decode().strip()
-    assert spoken.journal.named("ended") == [("max_refused_recipients reached: 3, the last <no@d.test>",)]
+    assert spoken.journal.named("ended") == [("max_refused_recipients (3) reached",)]
 
 
 def test_what_is_refused_for_now_is_no_guess():

@@ -458,3 +458,35 @@ def _tables():
     from preforksmtp.smtp.parameters import MAIL_PARAMETERS, RCPT_PARAMETERS
 
     return MAIL_PARAMETERS, RCPT_PARAMETERS
+
+
+# --- smuggling
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"EHLO x\rMAIL FROM:<a@b>\r\n", b"MAIL FROM:<a\r@b>\r\n", b"MAIL FROM:<a\n@b>\r\n",
+        b"MAIL FROM:<a@b>\r\r\n", b"MAIL FROM:<a@b>\n\r\n", b'MAIL FROM:<"a\r\nRCPT TO:<c@d>"@b>\r\n', b"MAIL FROM:a@b\rSIZE=1\r\n",
+        b"MAIL FROM:<a@b> ENVID=x\rDATA\r\n", b"MAIL FROM:<a@b>\x0bSIZE=1\r\n", b"MAIL FROM:<a@b>\x0cSIZE=1\r\n",
+        b"MAIL FROM:<a@b>\xc2\x85DATA\r\n", b"MAIL FROM:<a@b>\xe2\x80\xa8DATA\r\n", b"MAIL FROM:<a@b>\x1cDATA\r\n",
+        b"NOOP\x00\rMAIL FROM:<a@b>\r\n", b"MAIL FROM:<a@b> AUTH=+0D+0ARCPT\rx\r\n",
+    ],
+)  # fmt: skip
+def test_no_line_hides_another(octets, syntax):
+    """Each line that ends with LF has one reply, none of what is within it is run, and the session is in sync."""
+    begun = []
+
+    class Mail(Handler):
+        def mail(self, sender, params):
+            begun.append(sender)
+
+        def message(self, message): ...
+
+    for cut in (0, 1):
+        spoken = talk([EHLO, octets, "NOOP"], Mail, cut=cut, address_syntax=syntax)
+        assert spoken.codes[0] == 250 and spoken.codes[-1] == 250
+        assert all(code in (500, 501, 503) for code in spoken.codes[1:-1])
+        assert len(spoken.codes) == 2 + octets.count(b"\n")
+    assert begun == []

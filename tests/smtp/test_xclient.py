@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import random
+
 import pytest
 
 from preforksmtp import Reject
 from preforksmtp.smtp.session import NOTHING, Endpoint
+from preforksmtp.smtp.xclient import XCLIENT_ATTRIBUTES
 from tests.fakes import recording, talk
+from tests.smtp.test_lenient import STAMP
 
 EHLO = "EHLO proxy.test"
 
@@ -173,3 +178,26 @@ def test_xforward_ends_with_what_ends_a_transaction(command):
     spoken = trusted("XFORWARD HELO=spike.example", command, EHLO, "MAIL FROM:<a@b>", offer_tls=True)
     assert spoken.codes == [250, 250, 220 if command == "STARTTLS" else 250, 250, 250]
     assert spoken.session.xforward is NOTHING
+
+
+def test_whatever_a_proxy_passes_on_is_safe():
+    """Fuzz: only 220, 250 or 501; names, addresses and logins of one printable line; a well-formed trace field."""
+    chance = random.Random(11)
+    names = [*XCLIENT_ATTRIBUTES, "FOO", "helo", ""]
+    pieces = ["a", ".", "-", "_", "+0D+0A", "+00", "+20", "+c3+bc", "+ff", "+", "=", ")", "(", ";", "[1.2.3.4]", "::1", "%", "1.2.3.4",
+              "IPV6:fe80::1%", "25", "by", "ü", "[UNAVAILABLE]", "ESMTP", "<", '"', "\\"]  # fmt: skip
+    taken = 0
+    for _ in range(4000):
+        words = [f"{chance.choice(names)}={''.join(chance.choices(pieces, k=chance.randrange(4)))}" for _ in range(chance.randrange(1, 4))]
+        received = []
+        spoken = trusted(
+            f"XCLIENT {' '.join(words)}", EHLO if chance.random() < 0.5 else "NOOP", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", b".\r\n",
+            handler=lambda message, received=received: received.append((message.received, message.session)),
+        )  # fmt: skip
+        assert spoken.codes[1] in (220, 501), words
+        taken += spoken.codes[1] == 220
+        for field, session in received:
+            assert STAMP.fullmatch(field), (words, field)
+            assert all(text.isprintable() for text in (session.helo, session.user or "", session.reverse_dns, session.peer.host))
+            ipaddress.ip_address(session.peer.host)
+    assert taken > 500
