@@ -17,7 +17,8 @@
 # fd://3; an option is any setting marked 'per bind'.
 # bind = ["127.0.0.1:8025"]
 
-# Worker processes; 'auto' is one for each CPU this process may use.
+# Worker processes; 'auto' is one for each CPU this process may use, a container's quota (cgroup)
+# included.
 # workers = 1
 
 # Most sessions at once in each worker, one thread each.
@@ -45,7 +46,7 @@
 # boot_timeout = 60
 
 # Seconds that open transactions may take to finish when a worker is asked to stop; then it is
-# killed.
+# killed. In a reload kept connections are served on for two thirds of it.
 # graceful_timeout = 30
 
 # Seconds that one call of the application may take, waiting for the client not counted. Past it

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from preforksmtp.machine import usable_cpus
 from preforksmtp.syslog import FACILITIES, local_syslog, syslog_target
 from preforksmtp.values import (
     MIB,
@@ -29,7 +30,6 @@ from preforksmtp.values import (
     share,
     size,
     string,
-    usable_cpus,
     variables,
     words,
 )
@@ -110,7 +110,7 @@ SETTINGS = (
             "smtps, submission, submissions or lmtp; ADDRESS is HOST:PORT, [::1]:25, :25, unix:/path or "
             "fd://3; an option is any setting marked 'per bind'."),
     Setting("workers", ("-w",), integer(1, words={"auto": usable_cpus}), 1, PROCESSES,
-            "Worker processes; 'auto' is one for each CPU this process may use.",
+            "Worker processes; 'auto' is one for each CPU this process may use, a container's quota (cgroup) included.",
             environ=("WEB_CONCURRENCY",)),
     Setting("threads", (), integer(1), 100, PROCESSES,
             "Most sessions at once in each worker, one thread each."),
@@ -131,7 +131,7 @@ SETTINGS = (
             "Seconds a new worker may take to load the application and get ready."),
     Setting("graceful_timeout", (), seconds(zero=True), 30, PROCESSES,
             "Seconds that open transactions may take to finish when a worker is asked to stop; then it is "
-            "killed."),
+            "killed. In a reload kept connections are served on for two thirds of it."),
     Setting("handler_timeout", (), seconds(zero=True), 0, PROCESSES,
             "Seconds that one call of the application may take, waiting for the client not counted. Past it the error "
             "log gets the session, the method and its stack, and the worker is replaced: its other sessions finish, "

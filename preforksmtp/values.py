@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from preforksmtp import machine
 from preforksmtp.networks import Networks
 
 KIB = 1024
@@ -335,22 +336,9 @@ def is_hostname(text: str) -> bool:
     return all(_LABEL.fullmatch(label) for label in text.split("."))
 
 
-def usable_cpus() -> int:
-    """The CPUs this process may run on: in a container or under taskset fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
-
-
 def local_hostname() -> str:
-    """This machine's full name. The resolver is asked only if the kernel's own name is not a full one."""
-    name = socket.gethostname()
-    if "." not in name:
-        full = socket.getfqdn(name)
-        # On a machine without a name in DNS it may answer with one of the reverse tree: worse than none.
-        if is_hostname(full) and not full.endswith(".arpa"):
-            name = full
-    return name if is_hostname(name) else "localhost"
+    """This machine's full name, if it is one that a mail server may have."""
+    return next((name for name in (machine.full_name(), socket.gethostname()) if is_hostname(name)), "localhost")
 
 
 def shell_words(text: str) -> list[str]:

@@ -185,27 +185,3 @@ def test_a_type_refuses(kind, raw):
 def test_hostname_hints_at_brackets():
     with pytest.raises(ValueError, match=r"did you mean \[192\.0\.2\.1\]\?"):
         values.hostname().parse("192.0.2.1")
-
-
-@pytest.mark.parametrize(
-    ("kernel", "resolver", "name"),
-    [
-        ("mx.example.org", None, "mx.example.org"),  # None: asking would be an error
-        ("mx", "mx.example.org", "mx.example.org"),
-        ("mx", "1.0.0.127.in-addr.arpa", "mx"),
-        ("my_box", "my_box", "localhost"),
-    ],
-)
-def test_local_hostname(monkeypatch, kernel, resolver, name):
-    def getfqdn(_):
-        assert resolver is not None
-        return resolver
-
-    monkeypatch.setattr("socket.gethostname", lambda: kernel)
-    monkeypatch.setattr("socket.getfqdn", getfqdn)
-    assert values.local_hostname() == name
-
-
-def test_auto_workers_are_the_cpus_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert BY_NAME["workers"].parse("auto") == 3

@@ -73,7 +73,8 @@ class Drain:
         self.deadline = min(self.deadline, now + seconds)
         seconds = self.deadline - now
         self._earliest, self._patience = 0.0, min(FAREWELL, seconds / 4)
-        self._latest = self._open_until = now + min(BEGINNING, seconds / 2)
+        self._latest = now + seconds * 0.9
+        self._open_until = now + min(BEGINNING, seconds / 2)
         self._request()
 
     def begin(self, deadline: float, patience: float = 0.0) -> None:
