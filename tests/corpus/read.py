@@ -27,7 +27,7 @@ def handler(message: Message) -> None:
 def read(message: Message | Content) -> dict[str, Any]:
     headers = message.headers
     items = headers.items()
-    assert [(name, headers.get_all(name)) for name in headers] != None
+    assert all(headers.get_all(name) for name in headers)
     assert items == [(name, value) for name, value in zip(headers.keys(), headers.values(), strict=True)]
     for name, value in items:
         assert type(value) is str
