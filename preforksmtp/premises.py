@@ -138,8 +138,11 @@ def _check_writable(name: str, folder: str, owner: privileges.Identity | None) -
         return [f"{name}: the folder {folder} does not exist"]
     if owner is None:
         return [] if os.access(folder, os.W_OK | os.X_OK) else [f"{name}: the folder {folder} is not writable"]
-    with privileges.acting_as(owner):
-        writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    try:
+        with privileges.acting_as(owner):
+            writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    except OSError:  # we cannot be that user, and who starts workers will say so
+        return []
     return [] if writable else [f"{name}: the folder {folder} is not writable for uid {owner.uid}"]
 
 
