@@ -170,7 +170,7 @@ def _guard_rollover(handler: logging.handlers.BaseRotatingHandler, owner: Identi
     plain, user = handler.handle, owner
 
     def handle(record: logging.LogRecord) -> Any:
-        with acting_as(user) if os.geteuid() == 0 else contextlib.nullcontext():  # not in a worker
+        with acting_as(user) if os.geteuid() == 0 else contextlib.nullcontext():  # in a worker it is that user
             return plain(record)
 
     handler.handle = handle  # type: ignore[method-assign]

@@ -47,6 +47,8 @@ def warn(config: Config) -> list[str]:
     """What a user should hear of though the server can run."""
     owner = workers_user(config)
     lines = _warn_of_code(owner) if owner is not None else []
+    if owner is not None:
+        lines += _warn_of_logs(config, owner)
     if config.pid is not None:
         with contextlib.suppress(OSError), reach(config.pid) as place:
             if place.others and not _is_settled(place.others, place.folder):
@@ -138,8 +140,11 @@ def _check_writable(name: str, folder: str, owner: privileges.Identity | None) -
         return [f"{name}: the folder {folder} does not exist"]
     if owner is None:
         return [] if os.access(folder, os.W_OK | os.X_OK) else [f"{name}: the folder {folder} is not writable"]
-    with privileges.acting_as(owner):
-        writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    try:
+        with privileges.acting_as(owner):
+            writable = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    except OSError:  # we cannot be that user, and who starts workers will say so
+        return []
     return [] if writable else [f"{name}: the folder {folder} is not writable for uid {owner.uid}"]
 
 
@@ -158,6 +163,17 @@ def _warn_of_code(owner: privileges.Identity) -> list[str]:
             "become root by changing it; install it as root"
         )
     return lines
+
+
+def _warn_of_logs(config: Config, owner: privileges.Identity) -> list[str]:
+    """The master opens them, and a worker has what it has opened; but at USR1 each opens its own."""
+    files = {name: file for name in _LOGS if (file := getattr(config, name)) and os.path.isfile(file)}
+    return [
+        f"{name}: uid {owner.uid} cannot enter the folder of {file}: at USR1 workers go on with the old file; reopen logs "
+        "with HUP instead"
+        for name, file in files.items()
+        if not owner.may_enter(os.path.dirname(file) or ".")
+    ]
 
 
 def _warn_of_spool_dir(folder: str, owner: privileges.Identity | None) -> list[str]:

@@ -51,7 +51,7 @@ def test_the_service_leaves_the_server_its_time() -> None:
     assert int(service["TimeoutStopSec"]) > GRACEFUL_TIMEOUT + 10
     assert int(service["TimeoutStartSec"]) > BOOT_TIMEOUT
     assert int(service["WatchdogSec"]) > BOOT_TIMEOUT  # a hook in the master may take as long
-    assert (service["KillMode"], service["NotifyAccess"]) == ("mixed", "all")
+    assert (service["KillMode"], service["NotifyAccess"]) == ("mixed", "main")
     assert service["Type"] == "notify"
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
 

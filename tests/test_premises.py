@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,18 @@ def test_a_reload_goes_on_with_what_is_in_use(folder: Path) -> None:
     assert len(premises.check(former)) == 3
     assert premises.check(load(*options), former) == []
     assert premises.check(other, former) == ["access_logfile: the folder log does not exist"]
+
+
+@needs_root
+def test_a_log_that_workers_cannot_open_again() -> None:
+    with tempfile.TemporaryDirectory() as path:  # pytest's own are closed to all others
+        (Path(path) / "access").write_text("")
+        settings = load("-u", "nobody", "--access-logfile", f"{path}/access")
+        (line,) = [line for line in premises.warn(settings) if "access" in line]
+        assert line.startswith("access_logfile: uid 65534 cannot enter the folder of ")
+        assert line.endswith("reopen logs with HUP instead")
+        os.chmod(path, 0o711)
+        assert not [line for line in premises.warn(settings) if "access" in line]
 
 
 @needs_root

@@ -120,8 +120,10 @@ class ServiceManager:
     def _stop(self, master: Master, now: float) -> None:
         if not self._stopping:
             # An upgrade: the service goes on, and systemd must know its new main process before this one is gone.
+            # What the new one says is heard only then, where the main process alone may speak (NotifyAccess=main).
             successor = master.upgrade.pid
-            self._stopping = self.send(f"MAINPID={successor}" if successor else "STOPPING=1")
+            done = "\nREADY=1" if self._reloading else ""  # preload: the upgrade is the reload
+            self._stopping = self.send(f"MAINPID={successor}{done}" if successor else "STOPPING=1")
         if now >= self._extended_at + STATUS_EVERY:  # sessions drain for as long as the master lets them
             self._extended_at = now
             self.send(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1e6:.0f}")

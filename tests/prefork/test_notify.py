@@ -215,6 +215,21 @@ def test_a_reload_before_the_first_ready_is_not_told(systemd: Systemd) -> None:
     assert [text[:9] for text in systemd.pending()] == ["RELOADING", "READY=1"]
 
 
+@pytest.mark.parametrize(("reloading", "said"), [(False, "MAINPID=4711"), (True, "MAINPID=4711\nREADY=1")])
+def test_the_old_master_of_an_upgrade_names_the_new_one(systemd: Systemd, reloading: bool, said: str) -> None:
+    """And ends the reload, where that is what the upgrade was for: who is not the main process yet may not be heard."""
+    manager = ServiceManager({"NOTIFY_SOCKET": systemd.address})
+    master = idle_master()
+    manager.attend(master)
+    manager.ready(master)
+    if reloading:
+        manager.reloading()
+    systemd.pending()
+    master.stopping, master.upgrade = True, SimpleNamespace(pid=4711)
+    manager.round(master)
+    assert systemd.pending()[0] == said
+
+
 # -- the running program
 
 
