@@ -1,12 +1,12 @@
 """preforksmtp: a pre-fork SMTP server. What an application imports."""
 
-from .mime.attachment import Attachment
-from .smtp.address import quote_address
-from .smtp.handler import Handler
-from .smtp.message import Message
-from .smtp.reply import Reject, Reply
-from .smtp.scram import ScramSecret
-from .smtp.session import Session
+from preforksmtp.mime.attachment import Attachment
+from preforksmtp.smtp.address import quote_address
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.message import Message
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.scram import ScramSecret
+from preforksmtp.smtp.session import Session
 
 __version__ = "0.1.0"
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from . import config, reference
-from .audition import rehearse_app
-from .check import check, warnings
-from .prefork.inheritance import begin
-from .reload import Invocation
-from .server import BAD_CONFIG, ERRORS, serve
+from preforksmtp import reference
+from preforksmtp.config import load as config
+from preforksmtp.process.inheritance import begin
+from preforksmtp.server.audition import rehearse_app
+from preforksmtp.server.check import check, warnings
+from preforksmtp.server.reconfigure import Invocation
+from preforksmtp.server.run import BAD_CONFIG, ERRORS, serve
 
 OK = 0
 

@@ -16,13 +16,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import __version__
-from .check import ConfigError
-from .log import escape
-from .observe.client import Outcome, Overdue, Unreachable, give
-from .observe.orders import ORDERS
-from .settings import BY_NAME
-from .whereabouts import find_socket
+from preforksmtp import __version__
+from preforksmtp.config.settings import BY_NAME
+from preforksmtp.control.client import Outcome, Overdue, Unreachable, give
+from preforksmtp.control.orders import ORDERS
+from preforksmtp.control.whereabouts import find_socket
+from preforksmtp.logs.error import escape
+from preforksmtp.server.check import ConfigError
 
 OK, FAILED, USAGE, UNREACHABLE, OVERDUE = range(5)
 

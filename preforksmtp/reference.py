@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preforksmtp.access import ATOMS
-from preforksmtp.arguments import CONFIG_FILE, default_text
-from preforksmtp.settings import HOOKS, SECTIONS, SETTINGS, Setting
+from preforksmtp.config.arguments import CONFIG_FILE, default_text
+from preforksmtp.config.settings import HOOKS, SECTIONS, SETTINGS, Setting
+from preforksmtp.logs.access import ATOMS
 
 if TYPE_CHECKING:
-    from preforksmtp.config import Config
+    from preforksmtp.config.load import Config
 
 BEGIN = "<!-- settings -->"
 END = "<!-- /settings -->"

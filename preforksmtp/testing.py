@@ -24,22 +24,22 @@ from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from preforksmtp.access import open_access_log
-from preforksmtp.app import AppError, examine_app, load_app, start_handler
-from preforksmtp.check import ConfigError
-from preforksmtp.composition import make_contexts
-from preforksmtp.config import make
-from preforksmtp.limits import make_limiter
+from preforksmtp.config.load import make
+from preforksmtp.config.settings import BY_NAME, LIMITS, SMTP, TLS
+from preforksmtp.connection.limits import make_limiter
+from preforksmtp.connection.service import Service, make_terms
+from preforksmtp.logs.access import open_access_log
+from preforksmtp.logs.transcript import open_transcript
 from preforksmtp.net.listener import Listener, ListenError, open_listeners
 from preforksmtp.net.tls import TLSError
 from preforksmtp.prefork.scoreboard import Scoreboard
-from preforksmtp.prefork.seat import Drain, Seat
-from preforksmtp.service import Service, make_terms
-from preforksmtp.settings import BY_NAME, LIMITS, SMTP, TLS
+from preforksmtp.prefork.worker.seat import Drain, Seat
+from preforksmtp.server.app import AppError, examine_app, load_app, start_handler
+from preforksmtp.server.check import ConfigError
+from preforksmtp.server.composition import make_contexts
 from preforksmtp.smtp.handler import Handler, Hooks
 from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.reply import Reply
-from preforksmtp.transcript import open_transcript
 
 __all__ = ["AppError", "ConfigError", "ListenError", "Server", "TLSError"]
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from preforksmtp import config
-from preforksmtp.access import open_access_log
-from preforksmtp.app import load_app
+from preforksmtp.config import load as config
+from preforksmtp.connection.service import Service, make_terms
+from preforksmtp.logs.access import open_access_log
 from preforksmtp.net.bind import parse_bind
 from preforksmtp.net.tls import server_context
 from preforksmtp.prefork import scoreboard
-from preforksmtp.prefork.seat import Drain, Seat
-from preforksmtp.service import Service, make_terms
+from preforksmtp.prefork.worker.seat import Drain, Seat
+from preforksmtp.server.app import load_app
 from preforksmtp.smtp.handler import Handler, Hooks
 from tests.processes import PATIENCE, wait_until
 

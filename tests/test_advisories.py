@@ -20,7 +20,7 @@ import pytest
 from preforksmtp import Handler
 from tests.certificates import Certificate
 from tests.fakes import talk
-from tests.server.conftest import certificate as certificate  # the fixture
+from tests.program.conftest import certificate as certificate  # the fixture
 from tests.sessions import Sessions, hear, reset
 
 ENVELOPE = b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"

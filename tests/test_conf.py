@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import arguments
+from preforksmtp.config import arguments
+from preforksmtp.config.settings import SETTINGS
 from preforksmtp.net.bind import SCHEMES, parse_bind
 from preforksmtp.observe.metrics import FAMILIES
-from preforksmtp.settings import SETTINGS
-from tests.server.conftest import need
+from tests.program.conftest import need
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GRACEFUL_TIMEOUT = next(setting.default for setting in SETTINGS if setting.name == "graceful_timeout")

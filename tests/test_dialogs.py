@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from preforksmtp import config
-from preforksmtp.app import load_app
+from preforksmtp.config import load as config
+from preforksmtp.config.networks import Networks
+from preforksmtp.connection.service import make_terms
 from preforksmtp.net.bind import parse_bind
-from preforksmtp.networks import Networks
-from preforksmtp.service import make_terms
+from preforksmtp.server.app import load_app
 from preforksmtp.smtp.dialogue import Dialogue
 from preforksmtp.smtp.session import Endpoint, Session
 from tests.certificates import Certificate
 from tests.dialogs import apps
 from tests.fakes import FakeWire, RecordingJournal
 from tests.processes import PATIENCE, ROOT, Program
-from tests.server.conftest import certificate as certificate  # the fixture
+from tests.program.conftest import certificate as certificate  # the fixture
 
 FOLDER = Path(__file__).parent / "dialogs"
 SCRIPTS = sorted(FOLDER.glob("*.smtp"))

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import access, arguments, reference
-from preforksmtp.config import load
-from preforksmtp.settings import BY_NAME, SETTINGS
+from preforksmtp import reference
+from preforksmtp.config import arguments
+from preforksmtp.config.load import load
+from preforksmtp.config.settings import BY_NAME, SETTINGS
+from preforksmtp.logs import access
 
 ROOT = Path(__file__).resolve().parent.parent
 AGAIN = "run: python3 -m preforksmtp.reference conf/preforksmtp.conf.py README.md"

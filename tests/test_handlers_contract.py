@@ -17,7 +17,7 @@ import pytest
 
 from tests.certificates import make_certificate
 from tests.processes import PATIENCE
-from tests.server.conftest import need
+from tests.program.conftest import need
 from tests.sessions import Sessions
 
 APP = '''

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "preforksmtp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = ("mime", "smtp", "net", "prefork", "handlers", "adapters", "observe")
 
-COMMON = "preforksmtp.place"  # what any room may know: how root reaches a name. It knows the standard library only
+COMMON = "preforksmtp.process.place"  # what any room may know: how root reaches a name. It knows the standard library only
 
 PLUGINS = {"preforksmtp.pytest_plugin": {"pytest"}}  # imported by pytest only
 
@@ -77,7 +77,7 @@ def test_nothing_but_the_standard_library(file):
     foreign = {name for name in imports(file) if top(name) not in known}
     assert foreign == set()
     forbidden = {"asyncio", "distutils", "imp", "smtpd", "asyncore", "asynchat"}
-    if name_of(file) == "preforksmtp.adapters.aiosmtpd":
+    if name_of(file) == "preforksmtp.adapters.aio.host":
         forbidden.remove("asyncio")  # coroutines of foreign handlers need a loop; the server itself has none
     assert not {top(name) for name in imports(file)} & forbidden
 
@@ -139,7 +139,7 @@ def test_only_the_service_joins_protocol_and_network():
         name_of(file) for file in files_of("")
         if {"preforksmtp.net.wire.Wire", "preforksmtp.smtp.dialogue.Dialogue"} <= own(file)
     }  # fmt: skip
-    assert joining == {"preforksmtp.service"}
+    assert joining == {"preforksmtp.connection.service"}
 
 
 def test_no_import_runs_in_a_circle():

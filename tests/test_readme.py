@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from preforksmtp import Handler, arguments
-from preforksmtp.app import load_app
+from preforksmtp import Handler
+from preforksmtp.config import arguments
+from preforksmtp.control.orders import ORDERS, Order
 from preforksmtp.ctl import _parser
 from preforksmtp.net.bind import SCHEMES
-from preforksmtp.observe.orders import ORDERS, Order
+from preforksmtp.server.app import load_app
 from preforksmtp.smtp.extensions import KEYWORDS
 from preforksmtp.smtp.handler import _HOOKS
 from preforksmtp.testing import Server

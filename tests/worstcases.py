@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from preforksmtp.log import escape
-from preforksmtp.net.hello import MOST_OCTETS, HelloReader
+from preforksmtp.logs.error import escape
+from preforksmtp.net.client_hello import MOST_OCTETS, HelloReader
 from preforksmtp.net.proxy import SIGNATURE, V1_OCTETS, crc32c, parse_v1, parse_v2
 from preforksmtp.net.wire import Wire
 from preforksmtp.observe import web

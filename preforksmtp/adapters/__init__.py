@@ -7,7 +7,7 @@ They import the public names of preforksmtp only. What an adapter cannot do it s
 (ValueError, which becomes AppError); what a foreign handler raises later is answered as its file says.
 """
 
-from . import smtpd
-from .aiosmtpd import aiosmtpd
+from preforksmtp.adapters import smtpd
+from preforksmtp.adapters.aio.host import aiosmtpd
 
 __all__ = ["aiosmtpd", "smtpd"]

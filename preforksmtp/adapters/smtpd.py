@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from preforksmtp import Handler, Message, Reply, Session
-from preforksmtp.adapters.wording import NULL_SENDER, find, options, plain, read_status
+from preforksmtp.adapters.status import NULL_SENDER, find, options, plain, read_status
 
 __all__ = ["DebuggingServer", "SMTPServer", "process_message"]
 

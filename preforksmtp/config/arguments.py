@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from preforksmtp.access import ATOMS
-from preforksmtp.settings import SECTIONS, SETTINGS, Setting
+from preforksmtp.config.settings import SECTIONS, SETTINGS, Setting
+from preforksmtp.logs.access import ATOMS
 
 CONFIG_FILE = "preforksmtp.conf.py"
 

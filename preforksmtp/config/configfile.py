@@ -12,11 +12,11 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
-from preforksmtp.imports import forgetting_imports
+from preforksmtp.config.imports import forgetting_imports
+from preforksmtp.config.settings import BY_NAME, HOOKS_BY_NAME
 from preforksmtp.prefork.atfork import Confined
 from preforksmtp.prefork.reclaim import replaced
-from preforksmtp.settings import BY_NAME, HOOKS_BY_NAME
-from preforksmtp.trust import left_out, read_code
+from preforksmtp.process.trust import left_out, read_code
 
 
 def read_config_file(path: str) -> tuple[dict[str, Any], list[str]]:

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from preforksmtp import arguments, trust
-from preforksmtp.check import ConfigError, check, cross_check
-from preforksmtp.configfile import nearest, read_config_file
-from preforksmtp.place import change_folder
-from preforksmtp.settings import BY_NAME, HOOKS, HOOKS_BY_NAME, PREFIX, SETTINGS
-from preforksmtp.values import shell_words
+from preforksmtp.config import arguments
+from preforksmtp.config.configfile import nearest, read_config_file
+from preforksmtp.config.settings import BY_NAME, HOOKS, HOOKS_BY_NAME, PREFIX, SETTINGS
+from preforksmtp.config.values import shell_words
+from preforksmtp.process import trust
+from preforksmtp.process.place import change_folder
+from preforksmtp.server.check import ConfigError, check, cross_check
 
 if TYPE_CHECKING:
     from preforksmtp.net.bind import Bind

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from preforksmtp.machine import usable_cpus
-from preforksmtp.syslog import FACILITIES, local_syslog, syslog_target
-from preforksmtp.values import (
+from preforksmtp.config.values import (
     MIB,
     ValueType,
     addresses,
@@ -33,6 +31,8 @@ from preforksmtp.values import (
     variables,
     words,
 )
+from preforksmtp.logs.syslog import FACILITIES, local_syslog, syslog_target
+from preforksmtp.process.machine import usable_cpus
 
 PREFIX = "PREFORKSMTP_"
 

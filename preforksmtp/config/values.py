@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from preforksmtp import machine
-from preforksmtp.networks import Networks
+from preforksmtp.config.networks import Networks
+from preforksmtp.process import machine
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .networks import Networks
-from .prefork import calls
-from .prefork.clients import ATTEMPTS, CONNECTIONS, FAILURES, MESSAGES, RECIPIENTS, Clients
-from .prefork.poison import Poison
-from .prefork.scoreboard import CALL
-from .smtp import reply
-from .smtp.reply import Reject, Reply
-from .smtp.rules import Rules
-from .smtp.session import Session
+from preforksmtp.config.networks import Networks
+from preforksmtp.prefork import calls
+from preforksmtp.prefork.clients import ATTEMPTS, CONNECTIONS, FAILURES, MESSAGES, RECIPIENTS, Clients
+from preforksmtp.prefork.poison import Poison
+from preforksmtp.prefork.scoreboard import CALL
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.session import Session
 
 # Settings that a worker can only keep together with the others.
 SHARED = (

@@ -19,27 +19,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .access import AccessLog, AccessRecord
-from .limits import Limiter, Visit
-from .net.bind import Bind
-from .net.listener import ACCEPT_TIMEOUT
-from .net.pace import Wait
-from .net.proxy import read_header
-from .net.resolver import Resolver
-from .net.wire import Wire
-from .networks import Networks
-from .prefork import calls, scoreboard
-from .prefork.atfork import end_stray
-from .prefork.seat import Seat
-from .smtp import reply
-from .smtp.address import is_host_name
-from .smtp.dialogue import Dialogue
-from .smtp.handler import Hooks
-from .smtp.reply import Reply
-from .smtp.rules import Rules
-from .smtp.session import Endpoint, Session
-from .smtp.transaction import Transaction
-from .transcript import TranscribedWire, Transcript
+from preforksmtp.config.networks import Networks
+from preforksmtp.connection.limits import Limiter, Visit
+from preforksmtp.logs.access import AccessLog, AccessRecord
+from preforksmtp.logs.transcript import TranscribedWire, Transcript
+from preforksmtp.net.bind import Bind
+from preforksmtp.net.listener import ACCEPT_TIMEOUT
+from preforksmtp.net.pace import Wait
+from preforksmtp.net.proxy import read_header
+from preforksmtp.net.resolver import Resolver
+from preforksmtp.net.wire import Wire
+from preforksmtp.prefork import calls, scoreboard
+from preforksmtp.prefork.atfork import end_stray
+from preforksmtp.prefork.worker.seat import Seat
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.address import is_host_name
+from preforksmtp.smtp.dialogue import Dialogue
+from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.reply import Reply
+from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.session import Endpoint, Session
+from preforksmtp.smtp.transaction import Transaction
 
 BODY_HOOKS = ("message", "stream")
 _TEXT = scoreboard.CALL + calls.TEXT  # where in a row the call of a handler stands

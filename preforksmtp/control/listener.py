@@ -20,11 +20,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from preforksmtp.observe.orders import Orders, Refused, Steps
-from preforksmtp.prefork.pool import EXHAUSTED
+from preforksmtp.control.orders import Orders, Refused, Steps
+from preforksmtp.prefork.worker.pool import EXHAUSTED
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.master import Master
 
 MOST = 16  # connections at once
 LINE = 4096  # bytes of an order

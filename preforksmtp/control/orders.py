@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from preforksmtp.observe.snapshot import Facts, as_json, take, workers_json
-from preforksmtp.prefork import child
-from preforksmtp.prefork.inquiry import SESSIONS, STACKS, Inquiry, Line
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.query import SESSIONS, STACKS, Inquiry, Line
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 BY = "preforksmtpctl"
 LEVELS = ("debug", "info", "warning", "error", "critical")

@@ -10,9 +10,9 @@ import ast
 import os
 from collections.abc import Mapping
 
-from . import arguments
-from .check import ConfigError
-from .settings import BY_NAME, PREFIX
+from preforksmtp.config import arguments
+from preforksmtp.config.settings import BY_NAME, PREFIX
+from preforksmtp.server.check import ConfigError
 
 _NAMES = ("control_socket", "chdir")
 _LONGEST = 1 << 20  # bytes of a config file

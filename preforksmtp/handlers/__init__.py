@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preforksmtp.handlers.discard import Discard
-    from preforksmtp.handlers.forward import Forward
+    from preforksmtp.handlers.forward.relay import Forward
     from preforksmtp.handlers.maildir import Maildir
     from preforksmtp.handlers.mbox import Mbox
     from preforksmtp.handlers.pipe import Pipe

@@ -15,8 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from preforksmtp.log import LOGGER, LogError, LogFile, Syslog, escape, escape_character, format_json_time, format_time
-from preforksmtp.prefork.privileges import Identity
+from preforksmtp.logs.error import (
+    LOGGER,
+    LogError,
+    LogFile,
+    Syslog,
+    escape,
+    escape_character,
+    format_json_time,
+    format_time,
+)
+from preforksmtp.process.privileges import Identity
 
 COMPLAINT_INTERVAL = 60.0  # seconds between two complaints about lines that were lost
 

@@ -20,9 +20,9 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Protocol
 
-from . import logger
-from .logfile import open_log
-from .prefork.privileges import Identity
+from preforksmtp.logs import logger
+from preforksmtp.logs.logfile import open_log
+from preforksmtp.process.privileges import Identity
 
 LOGGER = logger.LOGGER
 STREAMS = {"error_logfile": 2, "access_logfile": 1, "transcript": 1}  # what "-" means for each

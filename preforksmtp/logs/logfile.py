@@ -13,8 +13,8 @@ import errno
 import os
 import stat
 
-from .place import Place, check_chosen, reach
-from .prefork.privileges import Identity, acting_as
+from preforksmtp.process.place import Place, check_chosen, reach
+from preforksmtp.process.privileges import Identity, acting_as
 
 TO_APPEND = os.O_WRONLY | os.O_APPEND
 _FLAGS = TO_APPEND | os.O_CREAT

@@ -10,16 +10,16 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from . import log
-from .access import AccessLog, open_access_log
-from .log import LogError
-from .logconfig import ConfiguredLog, make_configured_log
-from .prefork import privileges
-from .syslog import open_syslog
-from .transcript import Transcript, open_transcript
+from preforksmtp.logs import error as log
+from preforksmtp.logs.access import AccessLog, open_access_log
+from preforksmtp.logs.error import LogError
+from preforksmtp.logs.syslog import open_syslog
+from preforksmtp.logs.transcript import Transcript, open_transcript
+from preforksmtp.logs.userconfig import ConfiguredLog, make_configured_log
+from preforksmtp.process import privileges
 
 if TYPE_CHECKING:
-    from .config import Config
+    from preforksmtp.config.load import Config
 
 
 class Logs:

@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from .log import LogError
-from .place import reach
-from .values import ValueType
+from preforksmtp.config.values import ValueType
+from preforksmtp.logs.error import LogError
+from preforksmtp.process.place import reach
 
 if TYPE_CHECKING:
-    from .prefork.privileges import Identity
+    from preforksmtp.process.privileges import Identity
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
@@ -206,7 +206,9 @@ def _connect_trusted(path: str, owner: Identity | None) -> socket.socket:
         return _connect_unix(path)
     if owner is None or owner.uid == 0:
         raise OSError(errno.EPERM, f"{others}; root only goes where nobody else can have put a socket")
-    from .prefork.privileges import acting_as  # root's master only: what reads settings need not know of users
+    from preforksmtp.process.privileges import (
+        acting_as,  # root's master only: what reads settings need not know of users
+    )
 
     with acting_as(owner):
         return _connect_unix(path)

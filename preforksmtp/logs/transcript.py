@@ -14,12 +14,12 @@ import logging
 import time
 from typing import Protocol
 
-from .log import LOGGER, LogError, LogFile, escape, format_time
-from .net.wire import TLS, Wire
-from .prefork.privileges import Identity
-from .smtp.sasl import MECHANISMS
-from .smtp.session import Session
-from .smtp.verbs import VERBS
+from preforksmtp.logs.error import LOGGER, LogError, LogFile, escape, format_time
+from preforksmtp.net.wire import TLS, Wire
+from preforksmtp.process.privileges import Identity
+from preforksmtp.smtp.sasl import MECHANISMS
+from preforksmtp.smtp.session import Session
+from preforksmtp.smtp.verbs import VERBS
 
 MASK = "********"
 

@@ -21,12 +21,12 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .log import ErrorLog, ErrorLogSettings, LogError, LogFile
-from .logfile import open_log
-from .logger import LOGGER, install
-from .place import Here, reach
-from .prefork.privileges import Identity, acting_as
-from .trust import read_code
+from preforksmtp.logs.error import ErrorLog, ErrorLogSettings, LogError, LogFile
+from preforksmtp.logs.logfile import open_log
+from preforksmtp.logs.logger import LOGGER, install
+from preforksmtp.process.place import Here, reach
+from preforksmtp.process.privileges import Identity, acting_as
+from preforksmtp.process.trust import read_code
 
 
 def read_log_config(path: str, owner: Identity | None = None) -> Callable[[], None]:

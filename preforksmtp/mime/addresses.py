@@ -10,8 +10,8 @@ import re
 from email.headerregistry import Address, Group
 from typing import NamedTuple
 
-from .charset import without_controls
-from .words import show, unquote
+from preforksmtp.mime.charset import without_controls
+from preforksmtp.mime.words import show, unquote
 
 MOST_TOKENS = 10_000  # of one field; what follows is not looked at, and the list is not valid
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from .charset import from_raw
-from .filename import Names, default_name, make_safe
-from .source import Source
-from .structure import Part
-from .text import is_for_reading
-from .transfer import decode_transfer, open_decoded
-from .words import show
+from preforksmtp.mime.charset import from_raw
+from preforksmtp.mime.filename import Names, default_name, make_safe
+from preforksmtp.mime.source import Source
+from preforksmtp.mime.structure import Part
+from preforksmtp.mime.text import is_for_reading
+from preforksmtp.mime.transfer import decode_transfer, open_decoded
+from preforksmtp.mime.words import show
 
 
 class Attachment:

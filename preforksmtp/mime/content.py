@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from .attachment import Attachment, list_attachments
-from .entity import Entity, Headers, parse_message
-from .source import Source
-from .structure import Part, read_structure
-from .text import read_html, read_text
+from preforksmtp.mime.attachment import Attachment, list_attachments
+from preforksmtp.mime.entity import Entity, Headers, parse_message
+from preforksmtp.mime.source import Source
+from preforksmtp.mime.structure import Part, read_structure
+from preforksmtp.mime.text import read_html, read_text
 
 
 class Content:

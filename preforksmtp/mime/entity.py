@@ -14,15 +14,15 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy, Policy
 from typing import Any, TypeVar, overload
 
-from .charset import decode as decode_text
-from .charset import from_raw
-from .fields import STRUCTURED, Field, RawValue, unfold
-from .parameters import Parameterized, parse_parameters
-from .section import MOST_FIELDS, mailbox_line, read_section, split_fields
-from .source import Memory, Source
-from .structure import MOST_PARTS, REPORT, Part, TooLargeDefect, read_structure
-from .transfer import decode_transfer, name_encoding
-from .words import show, show_structured
+from preforksmtp.mime.charset import decode as decode_text
+from preforksmtp.mime.charset import from_raw
+from preforksmtp.mime.fields import STRUCTURED, Field, RawValue, unfold
+from preforksmtp.mime.parameters import Parameterized, parse_parameters
+from preforksmtp.mime.section import MOST_FIELDS, mailbox_line, read_section, split_fields
+from preforksmtp.mime.source import Memory, Source
+from preforksmtp.mime.structure import MOST_PARTS, REPORT, Part, TooLargeDefect, read_structure
+from preforksmtp.mime.transfer import decode_transfer, name_encoding
+from preforksmtp.mime.words import show, show_structured
 
 _T = TypeVar("_T")
 _EMPTY_LINES = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}")

@@ -15,10 +15,10 @@ from email.policy import Policy
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from .addresses import parse_addresses
-from .charset import from_raw
-from .parameters import parse_parameters
-from .words import show, show_structured
+from preforksmtp.mime.addresses import parse_addresses
+from preforksmtp.mime.charset import from_raw
+from preforksmtp.mime.parameters import parse_parameters
+from preforksmtp.mime.words import show, show_structured
 
 _LONGEST_DATE = 200
 _LONGEST_TO_FOLD = 2000  # characters: with more the standard library may take seconds

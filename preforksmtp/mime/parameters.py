@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from .charset import decode, from_raw, without_controls
-from .words import show
+from preforksmtp.mime.charset import decode, from_raw, without_controls
+from preforksmtp.mime.words import show
 
 MOST_PARAMETERS = 100  # of one field, pieces included; others are not read
 

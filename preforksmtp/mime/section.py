@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .source import Source
+from preforksmtp.mime.source import Source
 
 MOST_OCTETS = 1024 * 1024
 MOST_FIELDS = 1000

@@ -18,10 +18,10 @@ from email.errors import (
 )
 from typing import NamedTuple
 
-from .parameters import NOTHING, Parameterized, parse_parameters
-from .section import MOST_FIELDS, MOST_OCTETS, find_body, mailbox_line, read_section, split_fields
-from .source import Source
-from .transfer import name_encoding
+from preforksmtp.mime.parameters import NOTHING, Parameterized, parse_parameters
+from preforksmtp.mime.section import MOST_FIELDS, MOST_OCTETS, find_body, mailbox_line, read_section, split_fields
+from preforksmtp.mime.source import Source
+from preforksmtp.mime.transfer import name_encoding
 
 MOST_LEVELS = 50
 MOST_PARTS = 1000

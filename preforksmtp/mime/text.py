@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from html.entities import html5
 from typing import NamedTuple
 
-from .charset import decode
-from .source import Source
-from .structure import Part
-from .transfer import decode_transfer
+from preforksmtp.mime.charset import decode
+from preforksmtp.mime.source import Source
+from preforksmtp.mime.structure import Part
+from preforksmtp.mime.transfer import decode_transfer
 
 MOST_MARKUP = 1024 * 1024  # characters of HTML that are made text; nobody reads more
 

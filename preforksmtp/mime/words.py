@@ -10,8 +10,8 @@ from __future__ import annotations
 import binascii
 import re
 
-from .charset import decode, without_controls
-from .transfer import decode_base64
+from preforksmtp.mime.charset import decode, without_controls
+from preforksmtp.mime.transfer import decode_base64
 
 _WORD = r"=\?[^?\s]{1,100}\?[bBqQ]\?[^?]*\?="
 _PARTS = re.compile(r"=\?([^?\s]{1,100})\?([bBqQ])\?([^?]*)\?=")

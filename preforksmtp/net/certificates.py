@@ -12,9 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from preforksmtp.place import reading
-
-from .tls import TLSSettings
+from preforksmtp.net.tls import TLSSettings
+from preforksmtp.process.place import reading
 
 INTERVAL = 10.0  # seconds between two looks at the files; a change is believed when two looks agree
 

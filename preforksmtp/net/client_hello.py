@@ -16,7 +16,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from .pace import Wait
+from preforksmtp.net.pace import Wait
 
 MOST_OCTETS = 16384 + 1024  # of a ClientHello and its record headers; usual are 200 to 2000
 MOST_RECORDS = 32  # that it is split over; usual is one

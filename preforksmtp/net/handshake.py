@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .binding import channel_bindings
-from .hello import MOST_OCTETS, ClientHello, await_hello
-from .pace import Wait
-from .tls import ServerContext
+from preforksmtp.net.channel_binding import channel_bindings
+from preforksmtp.net.client_hello import MOST_OCTETS, ClientHello, await_hello
+from preforksmtp.net.pace import Wait
+from preforksmtp.net.tls import ServerContext
 
 _NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a fatal alert, in a record (RFC 7301 section 3.2)
 
@@ -48,7 +48,7 @@ class TLS(NamedTuple):
     peer_certificate      the verified certificate of the client, as SSLSocket.getpeercert() gives it, or None
     peer_certificate_der  the same as it was sent, or None
     server_certificate    our certificate in use, DER; b"" where a context of the user's own does not tell
-    bindings              channel bindings by name (net/binding.py)
+    bindings              channel bindings by name (net/channel_binding.py)
     """
 
     version: str

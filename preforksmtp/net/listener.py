@@ -26,7 +26,7 @@ from preforksmtp.net.activation import (
 )
 from preforksmtp.net.bind import BIND_OPTIONS, Bind, parse_bind
 from preforksmtp.net.unixsocket import explain, inode_of, listen_abstract, listen_at
-from preforksmtp.place import absolute, reach
+from preforksmtp.process.place import absolute, reach
 
 __all__ = [
     "BIND_OPTIONS",

@@ -11,7 +11,7 @@ import socket
 from time import monotonic
 from typing import Protocol
 
-from .drain import Drain, await_socket
+from preforksmtp.net.drain import Drain, await_socket
 
 
 class Allowance(Protocol):

@@ -14,7 +14,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from .pace import Wait
+from preforksmtp.net.pace import Wait
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
 MOST_TLVS = 128  # of version 2; usual are fewer than ten

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
-from preforksmtp.place import name_of, reading
+from preforksmtp.process.place import name_of, reading
 
 
 class TLSError(Exception):

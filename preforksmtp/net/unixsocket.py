@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 
-from preforksmtp.place import Place, reach
+from preforksmtp.process.place import Place, reach
 
 log = logging.getLogger(__name__)
 

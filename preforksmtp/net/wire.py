@@ -23,10 +23,10 @@ from functools import lru_cache
 from time import monotonic
 from typing import cast
 
-from . import closing
-from .drain import Drain, await_socket, await_time
-from .handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
-from .pace import Pace, Wait, look
+from preforksmtp.net import closing
+from preforksmtp.net.drain import Drain, await_socket, await_time
+from preforksmtp.net.handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
+from preforksmtp.net.pace import Pace, Wait, look
 
 __all__ = ["TLS", "Drain", "Wire"]
 
@@ -116,19 +116,19 @@ class Wire:
     # --- any other thread, once the worker leaves; a TLS read watches the drain itself
 
     def wake(self) -> bool:
-        """See prefork/seat.py."""
+        """See prefork/worker/seat.py."""
         waits = bool(self._waits) and not self._tls
         if waits:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_WAKING))
         return waits
 
     def interrupt(self) -> None:
-        """See prefork/seat.py."""
+        """See prefork/worker/seat.py."""
         if self._waits and not self._tls:
             self._sock.shutdown(socket.SHUT_RD)
 
     def cut(self) -> None:
-        """See prefork/seat.py."""
+        """See prefork/worker/seat.py."""
         socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # SSLSocket's own would let the session go on in clear
 
     # --- reading

@@ -23,15 +23,15 @@ from preforksmtp.observe.history import History
 from preforksmtp.observe.snapshot import Facts, Snapshot, take
 from preforksmtp.observe.statsd import Statsd
 from preforksmtp.prefork import signals
-from preforksmtp.prefork.child import describe
-from preforksmtp.prefork.fork import fork_aide
+from preforksmtp.prefork.master.child import describe
+from preforksmtp.prefork.master.fork import fork_aide
 from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.signals import SignalQueue
 
 if TYPE_CHECKING:
     from preforksmtp.observe.web import StatusServer
-    from preforksmtp.prefork.generation import Generation
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.generation import Generation
+    from preforksmtp.prefork.master.master import Master
 
 SAMPLE = 1.0  # seconds between two samples
 POLL = 0.1  # seconds between two looks whether to stop accepting

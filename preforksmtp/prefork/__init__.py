@@ -1,3 +1,3 @@
-"""Processes and signals: the master, its workers and their session threads, the scoreboard they share.
-Imports the standard library only; knows nothing of SMTP or TLS.
-Called by cli.py, which hands it bound sockets and a callable that boots the app in each worker."""
+"""The ground that master and workers share: the scoreboard, signals, hooks of the user's, the contract between them.
+Imports the standard library only; knows nothing of SMTP or TLS. No import leads from here to master/ or worker/.
+Called by both, and by the status process, which reads the scoreboard."""

@@ -21,7 +21,7 @@ import stat
 import struct
 from collections.abc import MutableMapping
 
-from preforksmtp.place import Place, absolute, reach
+from preforksmtp.process.place import Place, absolute, reach
 
 VARIABLE = "PREFORKSMTP_PIDFILE"  # the old master's file, in the environment of the new one
 

@@ -14,7 +14,7 @@ import shutil
 import stat
 import sys
 
-from .place import Place, named_descriptor, reach, who_decides
+from preforksmtp.process.place import Place, named_descriptor, reach, who_decides
 
 _PACKAGE = os.path.dirname(os.path.realpath(__file__))
 _PARENT = os.path.dirname(_PACKAGE)
@@ -58,7 +58,7 @@ def settle(config_file: str | None, user: str | None, group: str | None) -> None
     """Master, when the settings are known: what whoever workers run as may change is not root's after all."""
     if os.geteuid() != 0:
         return
-    from .prefork import privileges
+    from preforksmtp.process import privileges
 
     try:
         identity = privileges.find(user, group)

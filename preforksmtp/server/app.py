@@ -16,10 +16,10 @@ import traceback
 from types import ModuleType
 from typing import Any
 
-from . import trust
-from .prefork.atfork import Confined
-from .prefork.reclaim import replaced
-from .smtp.handler import Handler, Hooks
+from preforksmtp.prefork.atfork import Confined
+from preforksmtp.prefork.reclaim import replaced
+from preforksmtp.process import trust
+from preforksmtp.smtp.handler import Handler, Hooks
 
 DEFAULT_ATTRIBUTE = "handler"
 

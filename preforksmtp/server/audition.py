@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-from . import config, trust
-from .app import AppError, load_app
-from .prefork import privileges
+from preforksmtp.config import load as config
+from preforksmtp.process import privileges, trust
+from preforksmtp.server.app import AppError, load_app
 
 _LONGEST = 4096  # bytes of what is wrong: it must fit into a pipe that nobody reads yet
 

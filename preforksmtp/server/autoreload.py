@@ -22,14 +22,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from .app import AppError, load_app
-from .config import Config
-from .place import reading
-from .prefork.watch import FileWatch, mark
+from preforksmtp.config.load import Config
+from preforksmtp.process.place import reading
+from preforksmtp.process.watch import FileWatch, mark
+from preforksmtp.server.app import AppError, load_app
 
 if TYPE_CHECKING:
-    from .prefork.master import Master
-    from .smtp.handler import Hooks
+    from preforksmtp.prefork.master.master import Master
+    from preforksmtp.smtp.handler import Hooks
 
 INTERVAL = 0.5  # seconds between two looks
 LONGEST = 1 << 20  # bytes of reports that are taken in at a time; the rest waits in the pipe

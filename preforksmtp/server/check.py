@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preforksmtp.config import Config
+    from preforksmtp.config.load import Config
     from preforksmtp.net.bind import Bind
 
 
@@ -50,7 +50,7 @@ def cross_check(config: "Config") -> list[str]:
 
 def warnings(config: "Config") -> list[str]:
     """What a user should hear of though the server can run: one line each."""
-    from preforksmtp import premises
+    from preforksmtp.server import premises
 
     lines = []
     lines += _warn_of_identity(config)
@@ -74,7 +74,7 @@ def check(config: "Config", former: "Config | None" = None) -> list[str]:
     Call it after config.apply(), for relative names start from `chdir`. `former`: the configuration in force, of a
     reload: what is in use already is no reason to fail, whatever has become of its name.
     """
-    from preforksmtp import premises
+    from preforksmtp.server import premises
 
     errors = _check_certificates(config) + _check_identity(config) + _check_auth_secret(config)
     errors += premises.check(config, former)
@@ -187,7 +187,7 @@ def _check_observation(config: "Config") -> list[str]:
 
 
 def _check_access_logformat(config: "Config") -> list[str]:
-    from preforksmtp.access import compile_format
+    from preforksmtp.logs.access import compile_format
 
     try:
         compile_format(config.access_logformat)
@@ -197,7 +197,7 @@ def _check_access_logformat(config: "Config") -> list[str]:
 
 
 def _warn_of_identity(config: "Config") -> list[str]:
-    from preforksmtp.prefork import privileges
+    from preforksmtp.process import privileges
 
     if config.user is None and os.geteuid() == 0:
         return ["user: not set, so workers run as root; name an unprivileged user (or root, to mean it)"]
@@ -229,7 +229,7 @@ def _warn_of_reuse_port(config: "Config") -> list[str]:
 
 
 def _check_identity(config: "Config") -> list[str]:
-    from preforksmtp.prefork import privileges
+    from preforksmtp.process import privileges
 
     try:
         privileges.find(config.user, config.group)
@@ -254,7 +254,7 @@ def _check_certificates(config: "Config") -> list[str]:
 
 
 def _check_auth_secret(config: "Config") -> list[str]:
-    from preforksmtp.salts import read_secret
+    from preforksmtp.server.salts import read_secret
 
     if config.auth_secret_file is not None:
         try:
@@ -265,9 +265,9 @@ def _check_auth_secret(config: "Config") -> list[str]:
 
 
 def _check_syslog(config: "Config") -> list[str]:
-    from preforksmtp.log import LogError
-    from preforksmtp.premises import workers_user
-    from preforksmtp.syslog import open_syslog
+    from preforksmtp.logs.error import LogError
+    from preforksmtp.logs.syslog import open_syslog
+    from preforksmtp.server.premises import workers_user
 
     try:
         syslog = open_syslog(config, workers_user(config))
@@ -281,9 +281,9 @@ def _check_syslog(config: "Config") -> list[str]:
 def _check_log_config(config: "Config", *, reload: bool) -> list[str]:
     """Applied to the logging of this process, for nothing less shows whether it can be. A file that cannot be opened is
     no reason to refuse a reload: the error log takes its place."""
-    from preforksmtp.log import LogError
-    from preforksmtp.logconfig import apply_guarded, explain, read_log_config
-    from preforksmtp.premises import workers_user
+    from preforksmtp.logs.error import LogError
+    from preforksmtp.logs.userconfig import apply_guarded, explain, read_log_config
+    from preforksmtp.server.premises import workers_user
 
     if config.log_config is None:
         return []

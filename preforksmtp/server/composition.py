@@ -16,34 +16,35 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import config, log, trust
-from .app import AppError, load_app, start_handler
-from .check import ConfigError, warnings
-from .imports import forgetting_imports
-from .limits import make_limiter
-from .logs import Logs
-from .net.certificates import CertificateWatch
-from .net.lanes import Lanes
-from .net.listener import Listener
-from .net.revision import Revision
-from .net.tls import TLSError, server_context
-from .place import change_folder, named_descriptor
-from .prefork import privileges
-from .prefork.atfork import Confined
-from .prefork.confine import confine_signals
-from .prefork.generation import Plan
-from .prefork.hooks import Hooks, describe
-from .prefork.inheritance import Inheritance
-from .prefork.pool import Serve
-from .prefork.scheduling import schedule_as_batch
-from .prefork.title import set_title
-from .prefork.worker import BOOT_FAILED, BootFailed, Worker
-from .provisions import provide
-from .salts import CHANCE, salt_key
-from .service import Service, Terms, end_strays, make_terms
-from .service import describe as describe_session
-from .settings import HOOKS
-from .smtp.handler import Hooks as AppHooks
+from preforksmtp.config import load as config
+from preforksmtp.config.imports import forgetting_imports
+from preforksmtp.config.settings import HOOKS
+from preforksmtp.connection.limits import make_limiter
+from preforksmtp.connection.service import Service, Terms, end_strays, make_terms
+from preforksmtp.connection.service import describe as describe_session
+from preforksmtp.logs import error as log
+from preforksmtp.logs.opened import Logs
+from preforksmtp.net.certificates import CertificateWatch
+from preforksmtp.net.lanes import Lanes
+from preforksmtp.net.listener import Listener
+from preforksmtp.net.rebind import Revision
+from preforksmtp.net.tls import TLSError, server_context
+from preforksmtp.prefork.atfork import Confined
+from preforksmtp.prefork.hooks import Hooks, describe
+from preforksmtp.prefork.master.generation import Plan
+from preforksmtp.prefork.worker.pool import Serve
+from preforksmtp.prefork.worker.scheduling import schedule_as_batch
+from preforksmtp.prefork.worker.worker import BOOT_FAILED, BootFailed, Worker
+from preforksmtp.process import privileges, trust
+from preforksmtp.process.confine import confine_signals
+from preforksmtp.process.inheritance import Inheritance
+from preforksmtp.process.place import change_folder, named_descriptor
+from preforksmtp.process.title import set_title
+from preforksmtp.server.app import AppError, load_app, start_handler
+from preforksmtp.server.check import ConfigError, warnings
+from preforksmtp.server.provisions import provide
+from preforksmtp.server.salts import CHANCE, salt_key
+from preforksmtp.smtp.handler import Hooks as AppHooks
 
 BAD_APP = 4
 

@@ -13,23 +13,24 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
-from . import __version__, log, reference
-from .net import handover
-from .net.bind import Bind, parse_bind
-from .net.listener import Listener, ListenError, open_listeners
-from .net.queue import queued
-from .net.revision import revise_listeners
-from .observe.control import Control
-from .observe.orders import Orders
-from .observe.process import StatusProcess, Surroundings
-from .observe.snapshot import Facts
-from .observe.statsd import Statsd, split_address
-from .place import absolute
+from preforksmtp import __version__, reference
+from preforksmtp.control.listener import Control
+from preforksmtp.control.orders import Orders
+from preforksmtp.logs import error as log
+from preforksmtp.net import handover
+from preforksmtp.net.accept_queue import queued
+from preforksmtp.net.bind import Bind, parse_bind
+from preforksmtp.net.listener import Listener, ListenError, open_listeners
+from preforksmtp.net.rebind import revise_listeners
+from preforksmtp.observe.process import StatusProcess, Surroundings
+from preforksmtp.observe.snapshot import Facts
+from preforksmtp.observe.statsd import Statsd, split_address
+from preforksmtp.process.place import absolute
 
 if TYPE_CHECKING:
-    from .composition import Composition
-    from .config import Config
-    from .prefork.master import Master
+    from preforksmtp.config.load import Config
+    from preforksmtp.prefork.master.master import Master
+    from preforksmtp.server.composition import Composition
 
 VARIABLE = "PREFORKSMTP_STATUS_FD"  # the status sockets that the old master hands over
 BACKLOG = 64

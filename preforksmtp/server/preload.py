@@ -15,14 +15,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .app import load_app
-from .config import Config
-from .prefork.alarm import alarm
-from .prefork.generation import nothing
+from preforksmtp.config.load import Config
+from preforksmtp.prefork.alarm import alarm
+from preforksmtp.prefork.master.generation import nothing
+from preforksmtp.server.app import load_app
 
 if TYPE_CHECKING:
-    from .prefork.master import Master
-    from .smtp.handler import Hooks
+    from preforksmtp.prefork.master.master import Master
+    from preforksmtp.smtp.handler import Hooks
 
 
 class Preload:

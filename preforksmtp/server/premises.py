@@ -13,13 +13,13 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .logfile import TO_APPEND, open_log
-from .place import reach, who_else
-from .prefork import privileges
-from .trust import passed_over
+from preforksmtp.logs.logfile import TO_APPEND, open_log
+from preforksmtp.process import privileges
+from preforksmtp.process.place import reach, who_else
+from preforksmtp.process.trust import passed_over
 
 if TYPE_CHECKING:
-    from .config import Config
+    from preforksmtp.config.load import Config
 
 _LOGS = ("error_logfile", "access_logfile", "transcript")
 
@@ -72,7 +72,7 @@ def workers_user(config: Config) -> privileges.Identity | None:
 
 def _made_by_the_master(config: Config) -> Iterator[tuple[str, str]]:
     """Setting and path of what it makes itself, and removes."""
-    from .net.bind import parse_bind
+    from preforksmtp.net.bind import parse_bind
 
     if config.pid is not None:
         yield "pid", config.pid

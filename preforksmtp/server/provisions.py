@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 
-from .prefork.privileges import Identity
+from preforksmtp.process.privileges import Identity
 
 # Of host names (idna: stringprep, punycode), of clients that speak no TLS (unicode_escape), of the rest of SMTP.
 _SESSION = ("encodings.ascii", "encodings.latin_1", "encodings.idna", "encodings.punycode", "encodings.unicode_escape")

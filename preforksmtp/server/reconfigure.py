@@ -1,4 +1,4 @@
-"""Root's half of a reload (the other is prefork/reload.py): the configuration read again, and the composition it makes.
+"""Root's half of a reload (the other is prefork/master/reload.py): the configuration read again, and the composition it makes.
 
 `rehearse` runs in a throw-away child, `prepare` in the master. Both raise one exception with every error found, and
 leave the process as they found it.
@@ -12,24 +12,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from . import config, observation
-from .check import ConfigError, check
-from .composition import Composition, Surroundings, make_contexts
-from .log import LogError
-from .logs import Logs
-from .net import handover
-from .net.certificates import INTERVAL
-from .net.listener import Listener
-from .net.revision import revise_listeners
-from .place import note_folder
-from .prefork import pidfile
-from .prefork.generation import Plan
-from .prefork.inheritance import Inheritance
-from .prefork.master import Master
-from .prefork.notify import ServiceManager
-from .prefork.patience import Progress
-from .prefork.upgrade import find_predecessor
-from .settings import SETTINGS
+from preforksmtp.config import load as config
+from preforksmtp.config.settings import SETTINGS
+from preforksmtp.logs.error import LogError
+from preforksmtp.logs.opened import Logs
+from preforksmtp.net import handover
+from preforksmtp.net.certificates import INTERVAL
+from preforksmtp.net.listener import Listener
+from preforksmtp.net.rebind import revise_listeners
+from preforksmtp.prefork.master.generation import Plan
+from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.notify import ServiceManager
+from preforksmtp.prefork.master.progress import Progress
+from preforksmtp.prefork.master.upgrade import find_predecessor
+from preforksmtp.process import pidfile
+from preforksmtp.process.inheritance import Inheritance
+from preforksmtp.process.place import note_folder
+from preforksmtp.server import observation
+from preforksmtp.server.check import ConfigError, check
+from preforksmtp.server.composition import Composition, Surroundings, make_contexts
 
 
 @dataclass(frozen=True)

@@ -13,31 +13,34 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from . import config, log, trust
-from .app import AppError
-from .check import ConfigError
-from .composition import BAD_APP, Composition, Surroundings
-from .development import Development
-from .logs import Logs
-from .net.activation import VARIABLES
-from .net.handover import hand_over, take_over
-from .net.listener import ListenError, open_listeners
-from .net.revision import Revision, revise_listeners
-from .net.tls import TLSError
-from .net.upkeep import Upkeep
-from .observation import Observation
-from .place import reading
-from .prefork import signals, upgrade
-from .prefork.atfork import protect
-from .prefork.daemon import Report, daemonize
-from .prefork.leaving import Leaving
-from .prefork.master import PATIENCE, STOP_SIGNALS, Master
-from .prefork.pidfile import Former, PidFile, PidFileError
-from .prefork.privileges import PrivilegesError
-from .prefork.reclaim import reclaim
-from .prefork.title import set_title
-from .preload import Preload
-from .reload import Invocation, Reloader
+from preforksmtp.config import load as config
+from preforksmtp.logs import error as log
+from preforksmtp.logs.opened import Logs
+from preforksmtp.net.activation import VARIABLES
+from preforksmtp.net.handover import hand_over, take_over
+from preforksmtp.net.listener import ListenError, open_listeners
+from preforksmtp.net.rebind import Revision, revise_listeners
+from preforksmtp.net.tls import TLSError
+from preforksmtp.net.upkeep import Upkeep
+from preforksmtp.prefork import signals
+from preforksmtp.prefork.atfork import protect
+from preforksmtp.prefork.leaving import Leaving
+from preforksmtp.prefork.master import upgrade
+from preforksmtp.prefork.master.master import PATIENCE, STOP_SIGNALS, Master
+from preforksmtp.prefork.reclaim import reclaim
+from preforksmtp.process import trust
+from preforksmtp.process.daemon import Report, daemonize
+from preforksmtp.process.pidfile import Former, PidFile, PidFileError
+from preforksmtp.process.place import reading
+from preforksmtp.process.privileges import PrivilegesError
+from preforksmtp.process.title import set_title
+from preforksmtp.server.app import AppError
+from preforksmtp.server.autoreload import Development
+from preforksmtp.server.check import ConfigError
+from preforksmtp.server.composition import BAD_APP, Composition, Surroundings
+from preforksmtp.server.observation import Observation
+from preforksmtp.server.preload import Preload
+from preforksmtp.server.reconfigure import Invocation, Reloader
 
 BAD_CONFIG = 1
 LATER_SIGNALS = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from . import reply
-from .reply import Reject, Reply
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject, Reply
 
 # RFC 6531 3.3: UTF-8 in atoms and labels, but no C1 control characters. All by what they exclude: a set that reaches to
 # U+10FFFF takes re.compile 3 ms, there are many in a path, and every start of the server would wait for them.

@@ -8,14 +8,14 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from . import reply
-from .command import AUTH_LINE_OCTETS, verb
-from .reply import Reject, Reply
-from .sasl import MECHANISMS, decode_response
-from .scram import ScramSecret, Secret, check_password
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.command import AUTH_LINE_OCTETS, verb
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.sasl import MECHANISMS, decode_response
+from preforksmtp.smtp.scram import ScramSecret, Secret, check_password
 
 if TYPE_CHECKING:
-    from .dialogue import Dialogue
+    from preforksmtp.smtp.dialogue import Dialogue
 
 _MISUSE = (500, 501)  # cancelled, malformed, too long
 # Seconds between looks for a turn, where a client has as many attempts under way as it may fail: about ten in all.

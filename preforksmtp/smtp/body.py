@@ -12,9 +12,9 @@ import tempfile
 from contextlib import suppress
 from typing import IO, Protocol
 
-from . import reply
-from .reply import Reject, Reply
-from .wire import Input
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.wire import Input
 
 _END = b"\r\n.\r\n"
 _SMALL_READ = 4096  # a large recv() costs even where little comes: small until the client shows it has more

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import reply
-from .body import BodyFault
-from .reply import Reject, Reply
-from .wire import Input
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.body import BodyFault
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.wire import Input
 
 if TYPE_CHECKING:
-    from .dialogue import Dialogue
+    from preforksmtp.smtp.dialogue import Dialogue
 
 _READ = 65536
 # What may stand between two chunks without ending the message (RFC 3030 section 2 leaves the rest out of order).

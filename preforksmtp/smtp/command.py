@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
-from . import reply
-from .reply import Reject
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject
 
 COMMAND_LINE_OCTETS = 2048  # RFC 5321 4.5.3.1.4 asks for 512
 ENVELOPE_LINE_OCTETS = 4096  # of MAIL and RCPT: a path, and as much for the parameters that extensions add

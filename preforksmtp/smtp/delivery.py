@@ -13,17 +13,17 @@ from io import BufferedIOBase
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import reply
-from .body import BodyReader, Spool, StorageFailed
-from .chunks import Abandoned
-from .message import Message
-from .reply import Reject, Reply
-from .session import NOTHING, Ended
-from .transaction import Transaction
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.body import BodyReader, Spool, StorageFailed
+from preforksmtp.smtp.chunks import Abandoned
+from preforksmtp.smtp.message import Message
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.session import NOTHING, Ended
+from preforksmtp.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
-    from .dialogue import Dialogue
-    from .journal import Journal
+    from preforksmtp.smtp.dialogue import Dialogue
+    from preforksmtp.smtp.journal import Journal
 
 
 def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> None:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Container
 from time import monotonic
 from typing import Any
 
-from . import command, reply
-from .extensions import Standing
-from .journal import Journal
-from .limits import Limits
-from .pace import Overdue
-from .reply import Reject, Reply
-from .rules import Offer, Rules
-from .session import NOTHING, Ended, Session
-from .transaction import Transaction
-from .verbs import AUTH, HELO, IDLE, TLS, TRANSACTION, VERBS, missing
-from .wire import Input, Wire
+from preforksmtp.smtp import command, reply
+from preforksmtp.smtp.extensions import Standing
+from preforksmtp.smtp.journal import Journal
+from preforksmtp.smtp.limits import Limits
+from preforksmtp.smtp.pace import Overdue
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.rules import Offer, Rules
+from preforksmtp.smtp.session import NOTHING, Ended, Session
+from preforksmtp.smtp.transaction import Transaction
+from preforksmtp.smtp.verbs import AUTH, HELO, IDLE, TLS, TRANSACTION, VERBS, missing
+from preforksmtp.smtp.wire import Input, Wire
 
 # Our replies to what is no SMTP, or not its turn (--max-errors). What a handler says of its mail never counts, nor what
 # a client has sent ahead (RFC 2920) and a refusal before it has made wrong.

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .rules import Rules
+    from preforksmtp.smtp.rules import Rules
 
 
 class Standing(NamedTuple):

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .extensions import read_declared
-from .sasl import possible
-from .scram import ITERATIONS, SALT_OCTETS, read_iterations, read_salt_octets
+from preforksmtp.smtp.extensions import read_declared
+from preforksmtp.smtp.sasl import possible
+from preforksmtp.smtp.scram import ITERATIONS, SALT_OCTETS, read_iterations, read_salt_octets
 
 if TYPE_CHECKING:
-    from .message import Message
-    from .reply import Reply
-    from .scram import ScramSecret
-    from .session import Session
-    from .transaction import Recipient
+    from preforksmtp.smtp.message import Message
+    from preforksmtp.smtp.reply import Reply
+    from preforksmtp.smtp.scram import ScramSecret
+    from preforksmtp.smtp.session import Session
+    from preforksmtp.smtp.transaction import Recipient
 
 
 class Handler:

@@ -1,6 +1,6 @@
 """What a dialogue tells of itself: to the logs, to the counters, and to whoever watches for stuck handlers.
 
-The real one is in preforksmtp/service.py; tests record it.
+The real one is in preforksmtp/connection/service.py; tests record it.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .reply import Reply
-    from .session import Session
-    from .transaction import Transaction
+    from preforksmtp.smtp.reply import Reply
+    from preforksmtp.smtp.session import Session
+    from preforksmtp.smtp.transaction import Transaction
 
 
 class Journal(Protocol):

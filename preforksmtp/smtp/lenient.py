@@ -10,9 +10,9 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from . import reply
-from .address import Path, is_address_literal, match_path
-from .reply import Reject, Reply
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.address import Path, is_address_literal, match_path
+from preforksmtp.smtp.reply import Reject, Reply
 
 PATH_OCTETS = 2048  # with its brackets; the rest of a command line is for parameters
 

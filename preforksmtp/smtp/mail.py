@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import reply
-from .address import Path, split_mailbox
-from .body import DataReader
-from .chunks import ChunkReader, drop_chunk, parse_chunk
-from .delivery import receive
-from .parameters import check_declared, read_parameters
-from .reply import Reject, Reply
-from .transaction import Recipient, Transaction
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.address import Path, split_mailbox
+from preforksmtp.smtp.body import DataReader
+from preforksmtp.smtp.chunks import ChunkReader, drop_chunk, parse_chunk
+from preforksmtp.smtp.delivery import receive
+from preforksmtp.smtp.parameters import check_declared, read_parameters
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.transaction import Recipient, Transaction
 
 if TYPE_CHECKING:
-    from .dialogue import Dialogue
+    from preforksmtp.smtp.dialogue import Dialogue
 
 _LONG = 300  # characters of a path that is not remembered
 

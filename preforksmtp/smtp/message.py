@@ -6,16 +6,16 @@ import re
 from email.message import EmailMessage
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from ..mime.attachment import Attachment
-from ..mime.content import Content
-from ..mime.entity import Headers
-from ..mime.source import Memory, Source, Spooled
-from . import trace
-from .reply import Reject, Reply
+from preforksmtp.mime.attachment import Attachment
+from preforksmtp.mime.content import Content
+from preforksmtp.mime.entity import Headers
+from preforksmtp.mime.source import Memory, Source, Spooled
+from preforksmtp.smtp import trace
+from preforksmtp.smtp.reply import Reject, Reply
 
 if TYPE_CHECKING:
-    from .session import Session
-    from .transaction import Transaction
+    from preforksmtp.smtp.session import Session
+    from preforksmtp.smtp.transaction import Transaction
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from . import reply
-from .reply import Reject
-from .saslprep import MOST
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject
+from preforksmtp.smtp.saslprep import MOST
 
 
 class Tokens(Protocol):

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from . import reply
-from .reply import Reply
-from .wire import Wire
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reply
+from preforksmtp.smtp.wire import Wire
 
 HEADER = 5.0  # seconds for a PROXY header: proxies send it at once
 HELLO = 10.0  # for a ClientHello: a client sends it at once

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from . import reply
-from .reply import Reject
-from .xtext import decode_lenient_xtext, decode_xtext
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject
+from preforksmtp.smtp.xtext import decode_lenient_xtext, decode_xtext
 
 Reader = Callable[[str | None], Any]
 Parameters = Mapping[str, Reader]

@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from .extensions import Standing, offered
-from .handler import Hooks
-from .pace import Meter, Pace
-from .parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
-from .reply import Reply
-from .sasl import MECHANISMS
-from .syntax import SYNTAXES, Syntax
-from .wire import Input, Wire
+from preforksmtp.smtp.extensions import Standing, offered
+from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.pace import Meter, Pace
+from preforksmtp.smtp.parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
+from preforksmtp.smtp.reply import Reply
+from preforksmtp.smtp.sasl import MECHANISMS
+from preforksmtp.smtp.syntax import SYNTAXES, Syntax
+from preforksmtp.smtp.wire import Input, Wire
 
 # The channel bindings that clients look for: whoever is offered -PLUS and finds neither gives up, for a server that
 # offers it and then cannot looks like somebody in between (RFC 5802 section 6).
@@ -56,7 +56,7 @@ class Rules:
     auth_failure_delay: float = 1.0
     auth_mechanisms: tuple[str, ...] = ()  # empty: all that the handler's hooks allow
     channel_binding: str = "auto"  # or "always", "never"
-    salt_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)  # see preforksmtp/salts.py
+    salt_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)  # see preforksmtp/server/salts.py
     accept_bare_newlines: bool = False
     accept_pipelined_body: bool = False
     max_line_length: int = 0  # of a body, with its CRLF

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from . import reply
-from .oauth import Tokens, oauthbearer, xoauth2
-from .reply import Reject
-from .saslprep import MOST, saslprep
-from .scram import Passwords, Secret, scram
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.oauth import Tokens, oauthbearer, xoauth2
+from preforksmtp.smtp.reply import Reject
+from preforksmtp.smtp.saslprep import MOST, saslprep
+from preforksmtp.smtp.scram import Passwords, Secret, scram
 
 
 class Verifier(Passwords, Tokens, Protocol):

@@ -2,7 +2,7 @@
 
 A secret is what a server may store instead of a password. Nothing in an exchange, neither its messages nor its work,
 tells a wrong password from a user who is not there: such a user has a salt as well, made of the name and a key that
-outlives the server (preforksmtp/salts.py), so that it is the same today and tomorrow, here and on the next host.
+outlives the server (preforksmtp/server/salts.py), so that it is the same today and tomorrow, here and on the next host.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from . import reply
-from .reply import Reject
-from .saslprep import MOST, saslprep
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.reply import Reject
+from preforksmtp.smtp.saslprep import MOST, saslprep
 
 ITERATIONS = 4096  # RFC 7677 section 4: the least; more costs each login as much more
 MOST_ITERATIONS = 10_000_000  # some seconds of a processor for each attempt: who stores more means something else

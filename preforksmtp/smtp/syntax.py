@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from . import address, command, lenient
-from .address import Path
-from .parameters import FORGIVEN, Parameter, Reader
+from preforksmtp.smtp import address, command, lenient
+from preforksmtp.smtp.address import Path
+from preforksmtp.smtp.parameters import FORGIVEN, Parameter, Reader
 
 _remember = lru_cache(1024)  # paths: addresses come again, and matching one is the dearest part of MAIL and RCPT
 

@@ -8,10 +8,10 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from .address import is_address_literal, is_domain, is_mailbox, quote_address
+from preforksmtp.smtp.address import is_address_literal, is_domain, is_mailbox, quote_address
 
 if TYPE_CHECKING:
-    from .message import Message
+    from preforksmtp.smtp.message import Message
 
 _UNSAFE = re.compile(r"[^!#$%&'*+\-./0-9:=?A-Z\[\]^_`a-z{|}~]")  # blanks too, that no word of it looks like a clause
 _SAID_CHARACTERS = 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .reply import Reply
+    from preforksmtp.smtp.reply import Reply
 
 
 class Recipient(str):

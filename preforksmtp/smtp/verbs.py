@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import reply
-from .auth import auth
-from .command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS, ENVELOPE_LINE_OCTETS
-from .mail import bdat, data, mail, rcpt
-from .reply import Reject, Reply
-from .xclient import xclient, xforward
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.auth import auth
+from preforksmtp.smtp.command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS, ENVELOPE_LINE_OCTETS
+from preforksmtp.smtp.mail import bdat, data, mail, rcpt
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.xclient import xclient, xforward
 
 if TYPE_CHECKING:
-    from .dialogue import Dialogue
+    from preforksmtp.smtp.dialogue import Dialogue
 
 # What a command may need. TLS and AUTH count where the rules require them. IDLE: patience, for it brings no message
 # nearer (max_idle_commands).

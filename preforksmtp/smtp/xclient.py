@@ -11,15 +11,15 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from . import reply
-from .address import is_domain
-from .reply import Reject, Reply
-from .session import Endpoint
-from .xtext import decode_octets
+from preforksmtp.smtp import reply
+from preforksmtp.smtp.address import is_domain
+from preforksmtp.smtp.reply import Reject, Reply
+from preforksmtp.smtp.session import Endpoint
+from preforksmtp.smtp.xtext import decode_octets
 
 if TYPE_CHECKING:
-    from .dialogue import Dialogue
-    from .syntax import Syntax
+    from preforksmtp.smtp.dialogue import Dialogue
+    from preforksmtp.smtp.syntax import Syntax
 
 _UNAVAILABLE = ""
 _UNKNOWN = frozenset(("[UNAVAILABLE]", "[TEMPUNAVAIL]"))

@@ -13,7 +13,7 @@ import pytest
 
 from preforksmtp import Handler
 from preforksmtp.adapters import smtpd
-from preforksmtp.app import AppError, load_app, start_handler
+from preforksmtp.server.app import AppError, load_app, start_handler
 from preforksmtp.testing import Server
 from tests.fakes import Talk, talk, to_chunks
 from tests.processes import PATIENCE

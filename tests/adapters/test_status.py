@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from preforksmtp import Handler
-from preforksmtp.adapters.wording import BadStatus, find, options, plain, read_status
+from preforksmtp.adapters.status import BadStatus, find, options, plain, read_status
 from preforksmtp.smtp.transaction import Recipient
 from tests.fakes import talk
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.imports import forgetting_imports
+from preforksmtp.config.imports import forgetting_imports
 
 
 @pytest.fixture

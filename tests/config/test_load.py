@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from preforksmtp import reference
-from preforksmtp.config import CMD_ARGS, Config, ConfigError, load
-from preforksmtp.settings import BY_NAME, SETTINGS
+from preforksmtp.config.load import CMD_ARGS, Config, ConfigError, load
+from preforksmtp.config.settings import BY_NAME, SETTINGS
 
 # One setting of each type: a value for each layer, as it is written there.
 LAYERS = ("environment", "config file", CMD_ARGS, "command line")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preforksmtp.networks import Networks
+from preforksmtp.config.networks import Networks
 
 
 @pytest.mark.parametrize(

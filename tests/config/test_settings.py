@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from preforksmtp import values
-from preforksmtp.networks import Networks
-from preforksmtp.settings import BY_NAME, SECTIONS, SETTINGS
+from preforksmtp.config import values
+from preforksmtp.config.networks import Networks
+from preforksmtp.config.settings import BY_NAME, SECTIONS, SETTINGS
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

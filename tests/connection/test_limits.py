@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.limits import Limiter, Visit, client_octets, make_limiter
-from preforksmtp.networks import Networks
+from preforksmtp.config.networks import Networks
+from preforksmtp.config.settings import SETTINGS
+from preforksmtp.connection.limits import Limiter, Visit, client_octets, make_limiter
 from preforksmtp.prefork import calls
 from preforksmtp.prefork.clients import FAILURES, WINDOW, Clients
 from preforksmtp.prefork.poison import REFUSED, Poison
 from preforksmtp.prefork.scoreboard import CALL, Scoreboard
-from preforksmtp.settings import SETTINGS
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.handler import Handler, Hooks
 from preforksmtp.smtp.reply import Reject, Reply

@@ -20,7 +20,7 @@ from preforksmtp.smtp import pace
 from tests.certificates import Certificate, make_certificate
 from tests.fakes import recording
 from tests.processes import PATIENCE
-from tests.server.conftest import need
+from tests.program.conftest import need
 from tests.sessions import Sessions, hear, reset
 
 EHLO = b"EHLO c.test\r\n"
@@ -417,7 +417,7 @@ def test_a_unix_socket(tmp_path: Path):
     seen = []
     with Sessions(lambda message: seen.append(message)) as sessions:
         client, accepted = socket.socketpair()
-        from preforksmtp.prefork.seat import Seat
+        from preforksmtp.prefork.worker.seat import Seat
 
         thread = threading.Thread(
             target=sessions.service.serve, args=(accepted, "", 0, Seat(sessions.row, sessions.drain))

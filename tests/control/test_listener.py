@@ -1,4 +1,4 @@
-"""observe/control.py without a server: whatever comes over a connection, it ends with one line of JSON or without a word."""
+"""control/listener.py without a server: whatever comes over a connection, it ends with one line of JSON or without a word."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.observe import control
-from preforksmtp.observe.control import LINE, _Connection
-from preforksmtp.observe.orders import ORDERS, Order, Orders, Refused, Steps
+from preforksmtp.control import listener as control
+from preforksmtp.control.listener import LINE, _Connection
+from preforksmtp.control.orders import ORDERS, Order, Orders, Refused, Steps
 
 
 class Obedient(Orders):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.check import ConfigError
-from preforksmtp.whereabouts import find_socket
+from preforksmtp.control.whereabouts import find_socket
+from preforksmtp.server.check import ConfigError
 from tests.processes import ROOT
 
 CODE = "open('executed', 'w')\n"

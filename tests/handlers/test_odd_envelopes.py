@@ -21,7 +21,7 @@ from preforksmtp.handlers import Forward, Maildir, Mbox, Pipe, Print, Webhook
 from preforksmtp.smtp.address import is_mailbox
 from preforksmtp.testing import Server
 from tests.fakes import talk
-from tests.handlers.fakehop import FakeHop
+from tests.handlers.forward.fakehop import FakeHop
 from tests.handlers.test_webhook import Receiver, receiver  # noqa: F401 - the fixture
 from tests.smtp.test_lenient import NAMES, ORDINARY, TAKEN
 

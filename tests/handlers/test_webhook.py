@@ -31,7 +31,7 @@ from preforksmtp.smtp.parameters import DeliverBy, ValidSince
 from preforksmtp.smtp.transaction import Recipient
 from tests.certificates import make_certificate
 from tests.handlers.envelope import PATIENCE, Envelope, Large, message, session
-from tests.server.conftest import need
+from tests.program.conftest import need
 
 JSON = "application/json"
 Log = pytest.LogCaptureFixture

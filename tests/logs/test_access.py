@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp import access
-from preforksmtp.access import AccessRecord, compile_format, open_access_log
-from preforksmtp.log import LogError, format_time
-from preforksmtp.settings import ACCESS_LOGFORMAT
+from preforksmtp.config.settings import ACCESS_LOGFORMAT
+from preforksmtp.logs import access
+from preforksmtp.logs.access import AccessRecord, compile_format, open_access_log
+from preforksmtp.logs.error import LogError, format_time
 
 RECORD = AccessRecord(
     time=1795852800.0, session_id="S1", message_id="M1", peer_host="192.0.2.7", peer_port=40000,

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp import log
+from preforksmtp.logs import error as log
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} \[(\d+)\] \[([A-Z]+)\] (.*)")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.logfile import TO_APPEND, open_log
-from preforksmtp.prefork.privileges import Identity, acting_as
+from preforksmtp.logs.logfile import TO_APPEND, open_log
+from preforksmtp.process.privileges import Identity, acting_as
 
 BOB = Identity(65534, 65534, (65534,))
 ROOT = Identity(0, 0, (0,))

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp import log
-from preforksmtp.logger import LOGGER, ErrorLogger, installed
+from preforksmtp.logs import error as log
+from preforksmtp.logs.logger import LOGGER, ErrorLogger, installed
 
 logger = logging.getLogger(LOGGER)
 

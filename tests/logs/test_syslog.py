@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp import log
-from preforksmtp.access import AccessRecord, open_access_log
-from preforksmtp.log import LogError
-from preforksmtp.syslog import FACILITIES, Syslog, open_syslog, split_target
+from preforksmtp.logs import error as log
+from preforksmtp.logs.access import AccessRecord, open_access_log
+from preforksmtp.logs.error import LogError
+from preforksmtp.logs.syslog import FACILITIES, Syslog, open_syslog, split_target
 
 HEAD = re.compile(r"<(\d+)>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?:\S+ )?(\S+)\[(\d+)\]: (.*)")
 
@@ -150,7 +150,7 @@ def test_another_process_has_a_tcp_connection_of_its_own(monkeypatch):
         server.settimeout(5)
         first, _ = server.accept()
         with first:
-            monkeypatch.setattr("preforksmtp.syslog.os.getpid", lambda: 1)
+            monkeypatch.setattr("preforksmtp.logs.syslog.os.getpid", lambda: 1)
             syslog.record("INFO", "from the child")
             second, _ = server.accept()
             with second:

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from preforksmtp.logs.transcript import TranscribedWire, Transcript, open_transcript
 from preforksmtp.smtp.session import Endpoint, Session
-from preforksmtp.transcript import TranscribedWire, Transcript, open_transcript
 from tests.fakes import FakeWire
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} s1 ([CS*]: .*)")
@@ -71,7 +71,7 @@ def test_commands_and_replies(wire, lines):
 
 def test_a_line_is_one_write(wire, monkeypatch):
     written: list[bytes] = []
-    monkeypatch.setattr("preforksmtp.log.os.write", lambda fd, data: written.append(data) or len(data))
+    monkeypatch.setattr("preforksmtp.logs.error.os.write", lambda fd, data: written.append(data) or len(data))
     wire(b"").write(b"250-a\r\n250 b\r\n")
     assert [line.count(b"\n") for line in written] == [1, 1, 1]
     assert all(line.endswith(b"\n") for line in written)
@@ -181,7 +181,7 @@ def test_a_full_disk_costs_lines_only(wire, monkeypatch):
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("preforksmtp.log.os.write", full)
+    monkeypatch.setattr("preforksmtp.logs.error.os.write", full)
     it = wire(b"QUIT\r\n")
     hear(it)
     it.write(b"221 bye\r\n")

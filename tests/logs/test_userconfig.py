@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from preforksmtp import log
-from preforksmtp.log import LogError
-from preforksmtp.logconfig import ConfiguredLog, make_configured_log
+from preforksmtp.logs import error as log
+from preforksmtp.logs.error import LogError
+from preforksmtp.logs.userconfig import ConfiguredLog, make_configured_log
 
 INI = """
 [loggers]

@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from preforksmtp.net import activation
-from preforksmtp.net.activation import (
-    InheritError,
-    Passed,
-    assign_sockets,
-    sockets_passed,
-    take_passed_sockets,
-)
+from preforksmtp.net.activation import InheritError, Passed, assign_sockets, sockets_passed, take_passed_sockets
 from preforksmtp.net.bind import parse_bind
 from preforksmtp.net.listener import open_listeners
 

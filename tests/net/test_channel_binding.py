@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.net.binding import channel_bindings, server_end_point
+from preforksmtp.net.channel_binding import channel_bindings, server_end_point
 from tests.certificates import Certificate, make_certificate
-from tests.server.conftest import need
+from tests.program.conftest import need
 
 RSA, EC = ["rsa:2048"], ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
 PSS = ["-sigopt", "rsa_padding_mode:pss"]

@@ -1,4 +1,4 @@
-"""net/handshake.py and net/hello.py through Wire.start_tls: names, protocols, facts, and why a handshake failed."""
+"""net/handshake.py and net/client_hello.py through Wire.start_tls: names, protocols, facts, and why a handshake failed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.net import hello as hello_module
+from preforksmtp.net import client_hello as hello_module
+from preforksmtp.net.client_hello import MOST_RECORDS, ClientHello, HelloReader, NotTLS
 from preforksmtp.net.handshake import TLS, explain
-from preforksmtp.net.hello import MOST_RECORDS, ClientHello, HelloReader, NotTLS
 from preforksmtp.net.pace import Wait
 from preforksmtp.net.tls import ServerContext, server_context
 from preforksmtp.net.wire import Wire
-from preforksmtp.prefork.seat import Drain
+from preforksmtp.prefork.worker.seat import Drain
 from tests.net.pacing import within
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")

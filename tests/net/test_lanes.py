@@ -12,7 +12,7 @@ from preforksmtp.net.bind import Bind, parse_bind
 from preforksmtp.net.handover import hand_over, take_over
 from preforksmtp.net.lanes import Lanes, is_listening, queues_migrate
 from preforksmtp.net.listener import Listener, ListenError, open_listeners
-from preforksmtp.net.revision import revise_listeners
+from preforksmtp.net.rebind import revise_listeners
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from preforksmtp.net.pace import Wait
 from preforksmtp.net.proxy import NOT_PROXIED, SIGNATURE, Header, ProxyError, crc32c, parse_v1, parse_v2, read_header
-from preforksmtp.prefork.seat import Drain
+from preforksmtp.prefork.worker.seat import Drain
 from tests.net.pacing import within
 
 NO_DRAIN = Drain()

@@ -20,12 +20,12 @@ import pytest
 from preforksmtp.net import closing
 from preforksmtp.net import wire as wire_module
 from preforksmtp.net.wire import TLS, Wire
-from preforksmtp.prefork.seat import Drain
+from preforksmtp.prefork.worker.seat import Drain
 from preforksmtp.smtp.pace import Pace
 from tests.certificates import Certificate, make_certificate
 from tests.net.pacing import within
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import need
+from tests.program.conftest import need
 
 LONG = 60.0  # what no test waits for
 SESSION = b"EHLO x\r\nNOOP\r\n\r\nDATA\n"

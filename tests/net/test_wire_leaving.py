@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from preforksmtp.prefork.seat import Drain
+from preforksmtp.prefork.worker.seat import Drain
 from tests.net.test_wire import LONG, Pair
 from tests.processes import PATIENCE, wait_until
 

@@ -14,11 +14,11 @@ import pytest
 
 from preforksmtp.net.listener import prepare_socket
 from preforksmtp.net.wire import Wire
-from preforksmtp.prefork.seat import Drain
+from preforksmtp.prefork.worker.seat import Drain
 from tests.certificates import Certificate, make_certificate
 from tests.net.pacing import within
 from tests.processes import PATIENCE
-from tests.server.conftest import need
+from tests.program.conftest import need
 
 SHORT = 0.05
 LONG = 60.0  # what no test waits for

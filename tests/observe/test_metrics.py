@@ -6,15 +6,7 @@ import re
 
 from preforksmtp.observe.metrics import FAMILIES, exposition
 from preforksmtp.observe.snapshot import Facts, take
-from preforksmtp.prefork.scoreboard import (
-    BUCKETS,
-    DEFERRED,
-    HANDLER_NS,
-    MESSAGES,
-    READY,
-    REJECTED,
-    Scoreboard,
-)
+from preforksmtp.prefork.scoreboard import BUCKETS, DEFERRED, HANDLER_NS, MESSAGES, READY, REJECTED, Scoreboard
 
 FACTS = Facts('1.0"\\\n', "mail", 1, 1_700_000_000.25)
 LINE = re.compile(r'(\w+)(?:\{((?:\w+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)')

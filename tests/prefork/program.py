@@ -24,13 +24,14 @@ from collections.abc import Callable
 from typing import Any
 
 from preforksmtp.net.drain import await_socket
-from preforksmtp.prefork import child, worker
 from preforksmtp.prefork.hooks import Hooks
-from preforksmtp.prefork.master import Master
-from preforksmtp.prefork.pool import Serve
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.master import Master
 from preforksmtp.prefork.scoreboard import MESSAGES, READY
-from preforksmtp.prefork.seat import Seat
-from preforksmtp.prefork.worker import BootFailed, Worker
+from preforksmtp.prefork.worker import worker
+from preforksmtp.prefork.worker.pool import Serve
+from preforksmtp.prefork.worker.seat import Seat
+from preforksmtp.prefork.worker.worker import BootFailed, Worker
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""prefork/confine.py: whom a confined process may still signal."""
+"""process/confine.py: whom a confined process may still signal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from preforksmtp.prefork.confine import confine_signals
+from preforksmtp.process.confine import confine_signals
 
 NOBODY = 65534
 

@@ -19,7 +19,7 @@ PROGRAM = """
 import json, os, signal, sys
 out = int(sys.argv[1])
 os.set_inheritable(out, False)
-from preforksmtp.prefork.inheritance import begin
+from preforksmtp.process.inheritance import begin
 inheritance = begin()
 first = os.open("/dev/zero", os.O_RDONLY)
 own = os.pipe()
@@ -85,7 +85,7 @@ def test_blocked_signals_are_let_in() -> None:
 def test_a_number_that_is_another_files_by_now_stays_open() -> None:
     script = """
 import os
-from preforksmtp.prefork.inheritance import begin
+from preforksmtp.process.inheritance import begin
 inheritance = begin()
 os.close(7)
 assert os.dup2(os.open("/dev/zero", os.O_RDONLY), 7) == 7
@@ -105,7 +105,7 @@ except OSError:
 def test_passed_on_as_they_came() -> None:
     script = """
 import os
-from preforksmtp.prefork.inheritance import begin
+from preforksmtp.process.inheritance import begin
 inheritance = begin()
 before = os.get_inheritable(7)
 inheritance.pass_on()

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import machine, values
-from preforksmtp.settings import BY_NAME
+from preforksmtp.config import values
+from preforksmtp.config.settings import BY_NAME
+from preforksmtp.process import machine
 from tests.processes import ROOT, Program
-from tests.server.conftest import need
+from tests.program.conftest import need
 
 HANG = 3600.0
 

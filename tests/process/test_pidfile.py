@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.prefork.pidfile import VARIABLE, Former, PidFile, PidFileError
+from preforksmtp.process.pidfile import VARIABLE, Former, PidFile, PidFileError
 
 HOLDER = """
 import sys
-from preforksmtp.prefork.pidfile import PidFile
+from preforksmtp.process.pidfile import PidFile
 file = PidFile(sys.argv[1])
 file.acquire()
 print("held", flush=True)

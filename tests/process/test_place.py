@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import place
-from preforksmtp.place import Here, check_chosen, named_descriptor, reach, reading, who_decides
+from preforksmtp.process import place
+from preforksmtp.process.place import Here, check_chosen, named_descriptor, reach, reading, who_decides
 
 BOB = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root's rules")

@@ -1,4 +1,4 @@
-"""prefork/privileges.py: who is found, and that there is no way back. The tests that need root are skipped without it."""
+"""process/privileges.py: who is found, and that there is no way back. The tests that need root are skipped without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.prefork.privileges import Identity, PrivilegesError, find
+from preforksmtp.process.privileges import Identity, PrivilegesError, find
 from tests.processes import ROOT
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
@@ -19,7 +19,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change 
 # In a process of its own: there is no way back. It prints what /proc/self/status and the kernel say afterwards.
 DROP = """
 import json, os, sys
-from preforksmtp.prefork import privileges
+from preforksmtp.process import privileges
 identity = privileges.Identity(*json.loads(sys.argv[1]))
 privileges.drop(identity, no_new_privileges=json.loads(sys.argv[2]))
 refused = []

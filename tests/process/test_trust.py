@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import trust
-from preforksmtp.trust import command_line, import_again, pass_over, passed_over, read_code, trusted_users
+from preforksmtp.process import trust
+from preforksmtp.process.trust import command_line, import_again, pass_over, passed_over, read_code, trusted_users
 
 BOB = 65534
 CAROL = 4242

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.prefork.watch import FileWatch, mark
+from preforksmtp.process.watch import FileWatch, mark
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def counter(index: str, value: str, seconds: str = "4") -> str:
 
 def answer(text: str) -> str:
     """What the master gets when it asks for the sessions: this, again and again."""
-    from preforksmtp.prefork import inquiry
+    from preforksmtp.prefork.master import query as inquiry
     from preforksmtp.prefork.pages import PAGE
 
     octets = {

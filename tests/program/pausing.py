@@ -2,7 +2,7 @@
 
 A client delivers messages one after the other, some on each connection, and tries each again until it is accepted: so a
 message whose client was told that it failed, and which was stored all the same, is stored twice. The server's application
-is tests/server/load.py's, which appends the id of each message to the file `stored`.
+is tests/program/load.py's, which appends the id of each message to the file `stored`.
 """
 
 from __future__ import annotations

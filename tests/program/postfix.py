@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.processes import Program, wait_until
-from tests.server.conftest import Server, need
+from tests.program.conftest import Server, need
 
 
 def run(arguments: list[str], content: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 AIO = """
 import asyncio, os, threading

@@ -19,8 +19,8 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import ROOT
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk, need
 from tests.scram import ScramClient
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk, need
 
 APP = """
 from preforksmtp import Handler, ScramSecret

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import Program, descriptors, wait_until
-from tests.server.conftest import Server
-from tests.server.load import write_app
-from tests.server.test_reload import version, write_config
+from tests.program.conftest import Server
+from tests.program.load import write_app
+from tests.program.test_reload import version, write_config
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ class Impatient(Server):
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
         program = (
-            "import sys, preforksmtp.development as d; d.INTERVAL = 0.1; "
+            "import sys, preforksmtp.server.autoreload as d; d.INTERVAL = 0.1; "
             "from preforksmtp.cli import main; sys.exit(main())"
         )
         Program.__init__(self, [sys.executable, "-c", program, "--reload", *arguments], cwd=folder)

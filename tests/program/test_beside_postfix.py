@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Server, need
-from tests.server.postfix import Postfix, over_lmtp, relaying
+from tests.program.conftest import LOOPBACK, Server, need
+from tests.program.postfix import Postfix, over_lmtp, relaying
 from tests.smtp.test_lenient import NAMES, ORDINARY, REFUSED, TAKEN
 
 APP = """

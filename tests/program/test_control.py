@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.observe.control import _Connection
+from preforksmtp.control.listener import _Connection
 from tests.processes import PATIENCE, ROOT, descriptors, wait_until
 from tests.processes import stat as process_stat
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 SOCKET = "ctl.sock"
 APP = """

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT, processes, stat, wait_until
-from tests.server.conftest import LOOPBACK
-from tests.server.load import write_app
+from tests.program.conftest import LOOPBACK
+from tests.program.load import write_app
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

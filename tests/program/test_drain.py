@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.prefork.seat import BEGINNING
+from preforksmtp.prefork.worker.seat import BEGINNING
 from tests.certificates import Certificate
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Talk
+from tests.program.conftest import LOOPBACK, Serve, Talk
 
 HOURS = "3600"  # no test waits so long for a drain
 SLOW = """
@@ -139,7 +139,7 @@ def test_everybody_in_the_queue_hears_421_though_every_thread_hangs(
         f"certfile, keyfile = {str(certificate.certfile)!r}, {str(certificate.keyfile)!r}\n"
     )
     # Time to tell everybody, from a main thread that has to wait for a processor; it ends when nobody is left.
-    patch = "from preforksmtp.prefork import child, worker; worker.FAREWELL = 5; child.SLACK = child.LIMIT = 10"
+    patch = "from preforksmtp.prefork.master import child; from preforksmtp.prefork.worker import worker; worker.FAREWELL = 5; child.SLACK = child.LIMIT = 10"
     server = serve("--threads", "1", "--graceful-timeout", "0.5", "app", patch=patch).ready()
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(Talk(server.port()))

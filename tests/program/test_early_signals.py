@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve
-from tests.server.load import write_app
-from tests.server.test_upgrade import pid_of, upgrade, wait_gone
+from tests.program.conftest import LOOPBACK, Serve
+from tests.program.load import write_app
+from tests.program.test_upgrade import pid_of, upgrade, wait_gone
 
 HOLD = "import os, time\nos.write(2, b'loading\\n')\nwhile not os.path.exists('go'):\n    time.sleep(0.005)\n"
 

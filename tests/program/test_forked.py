@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE, stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 GRACE = "4"  # seconds; what ends by itself takes much less
 SOON = 3.0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 BACK = """
 from preforksmtp import Handler, Reject

@@ -24,7 +24,7 @@ from preforksmtp.smtp.sasl import MECHANISMS
 from tests.certificates import Certificate
 from tests.hostile_auth import exchanges
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 APP = """
 import time

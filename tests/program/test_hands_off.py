@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 APP = """
 import asyncio, contextlib, faulthandler, gc, locale, logging, logging.config, os, random, resource, signal, socket, sys, \\

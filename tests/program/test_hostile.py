@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.prefork.confine import confine_signals
 from preforksmtp.prefork.scoreboard import BYTES, HANDLER_NS, MESSAGES, SINCE
+from preforksmtp.process.confine import confine_signals
 from tests.processes import ROOT, stat, wait_until
-from tests.server.conftest import LOOPBACK, Server, Talk
-from tests.server.test_observation import Status
+from tests.program.conftest import LOOPBACK, Server, Talk
+from tests.program.test_observation import Status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE, ROOT, descriptors, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 APP = """
 import json, os, sys

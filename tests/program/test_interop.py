@@ -17,8 +17,8 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import wait_until
-from tests.server.conftest import LOOPBACK, Server, need
-from tests.server.postfix import over_lmtp, relaying, run
+from tests.program.conftest import LOOPBACK, Server, need
+from tests.program.postfix import over_lmtp, relaying, run
 
 SENDER, RECIPIENT = "me@example.com", "you@example.com"
 USER, PASSWORD = "alice", "pass word=%+/"

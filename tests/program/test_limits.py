@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE, Client, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server
+from tests.program.conftest import LOOPBACK, Serve, Server
 
 APP = """
 import os

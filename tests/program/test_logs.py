@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.certificates import Certificate
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Talk
+from tests.program.conftest import LOOPBACK, Serve, Talk
 
 DISCARD = "preforksmtp.handlers:Discard()"
 

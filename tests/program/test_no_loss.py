@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import processes, stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve
-from tests.server.load import Load, write_app
+from tests.program.conftest import LOOPBACK, Serve
+from tests.program.load import Load, write_app
 
 ROUNDS = 8
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE, stat, wait_until
-from tests.server.conftest import Serve, Server, Talk
+from tests.program.conftest import Serve, Server, Talk
 
 APP = "preforksmtp.handlers:Discard()"
 

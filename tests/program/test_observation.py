@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.processes import PATIENCE, Program, processes, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 APP = """
 import os, time

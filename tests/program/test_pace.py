@@ -17,7 +17,7 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server
+from tests.program.conftest import LOOPBACK, Serve, Server
 from tests.tlsclient import Sealer
 
 STEP = 0.1  # seconds between two octets

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
-from tests.server.load import Load, write_app
-from tests.server.test_observation import Status, status_pid
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.load import Load, write_app
+from tests.program.test_observation import Status, status_pid
 
 APP = """
 import ctypes, os, signal, sys

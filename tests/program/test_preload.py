@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.processes import descriptors, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
-from tests.server.load import Load
-from tests.server.test_reload import version
-from tests.server.test_upgrade import alive, upgrade, wait_gone, workers
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.load import Load
+from tests.program.test_reload import version
+from tests.program.test_upgrade import alive, upgrade, wait_gone, workers
 
 APP = """\
 import gc

@@ -15,7 +15,7 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import wait_until
-from tests.server.conftest import Server, Talk
+from tests.program.conftest import Server, Talk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificate
-from tests.server import every
-from tests.server.conftest import Server
+from tests.program import every
+from tests.program.conftest import Server
 
 NOBODY = 65534
 SPOOL_THRESHOLD = 4096

@@ -16,7 +16,7 @@ import pytest
 
 from tests.certificates import Certificate, make_certificate
 from tests.processes import PATIENCE, Program, wait_until
-from tests.server.conftest import LOOPBACK, Server, Talk, need
+from tests.program.conftest import LOOPBACK, Server, Talk, need
 
 APP = """
 from preforksmtp import Handler

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.processes import PATIENCE
-from tests.server.conftest import LOOPBACK, Serve
+from tests.program.conftest import LOOPBACK, Serve
 
 CONTENT = b"Subject: hello\r\n\r\nworld\r\n"
 

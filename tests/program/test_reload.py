@@ -16,8 +16,8 @@ import pytest
 
 from tests.certificates import Certificate, make_certificate
 from tests.processes import Program, descriptors, stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
-from tests.server.load import Load, write_app
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.load import Load, write_app
 
 CONFIG = "workers = 2\ngraceful_timeout = 5\nboot_timeout = 10\n"
 

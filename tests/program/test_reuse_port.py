@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT, stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
-from tests.server.load import Load, write_app
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.load import Load, write_app
 
 LISTEN = "0A"  # state in /proc/net/tcp
 

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.prefork.seat import GRACE, SILENCE
+from preforksmtp.prefork.worker.seat import GRACE, SILENCE
 from tests.certificates import Certificate
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
-from tests.server.load import write_app
-from tests.server.pausing import Clients, in_a_hurry, in_clear, in_tls, trusting, with_starttls
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.load import write_app
+from tests.program.pausing import Clients, in_a_hurry, in_clear, in_tls, trusting, with_starttls
 
 MESSAGES = int(os.environ.get("ROLLS", "0"))
 EVERY = 1.0  # seconds from one roll to the next
@@ -341,7 +341,7 @@ def test_winch_is_no_stop(server: Server) -> None:
 # -- old workers that stay
 
 
-FEW = "from preforksmtp.prefork import generation, leavers; generation.SPARE_SLOTS, leavers.URGED = {slots}, 0.5"
+FEW = "from preforksmtp.prefork.master import generation; from preforksmtp.prefork.master import leavers; generation.SPARE_SLOTS, leavers.URGED = {slots}, 0.5"
 
 
 def test_many_rolls_hurry_the_oldest(serve: Serve, tmp_path: Path) -> None:

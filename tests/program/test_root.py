@@ -19,7 +19,7 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import PATIENCE, ROOT, wait_until
-from tests.server.conftest import Server, Talk
+from tests.program.conftest import Server, Talk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to be led astray")
 
@@ -342,7 +342,7 @@ def test_certificates_in_a_folder_of_the_workers_user(tree: Path, certificate: C
         shutil.copy(getattr(certificate, name), folder / name)
         shutil.copy(getattr(certificate, name), secret / name)
     options = ["--certfile", "certfile", "--keyfile", "keyfile"]
-    patch = "from preforksmtp import reload; reload.INTERVAL = 0.1"
+    patch = "from preforksmtp.server import reconfigure as reload; reload.INTERVAL = 0.1"
     with Server(folder, "-b", LOOPBACK, "-u", "nobody", *options, DISCARD, patch=patch) as server:
         server.ready()
         for kind in ("fifo", "link"):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.server.conftest import LOOPBACK, Serve, Talk
+from tests.program.conftest import LOOPBACK, Serve, Talk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SCHED_BATCH is Linux'")
 

@@ -17,8 +17,8 @@ import pytest
 
 from tests.certificates import Certificate
 from tests.processes import PATIENCE
-from tests.server.conftest import LOOPBACK, Serve, Talk
-from tests.server.test_stress import memory, one_exchange
+from tests.program.conftest import LOOPBACK, Serve, Talk
+from tests.program.test_stress import memory, one_exchange
 from tests.tlsclient import Sealer
 
 KIB = 1024

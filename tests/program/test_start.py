@@ -14,7 +14,7 @@ import pytest
 from preforksmtp import __version__
 from tests.certificates import Certificate
 from tests.processes import ROOT
-from tests.server.conftest import LOOPBACK, Serve, Talk
+from tests.program.conftest import LOOPBACK, Serve, Talk
 
 BROKEN_APPS = {
     "missing": ("absent:handler", "", "no module named 'absent'"),

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server, Talk
+from tests.program.conftest import LOOPBACK, Serve, Server, Talk
 
 MIB = 1024 * 1024
 

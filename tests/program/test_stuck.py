@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tests.processes import Program, wait_until
-from tests.server.conftest import Serve, Talk
+from tests.program.conftest import Serve, Talk
 
 # `stuck` blocks, letting others run; `loop` is a regular expression that takes for ever and holds the interpreter.
 APP = """

@@ -13,8 +13,8 @@ import pytest
 
 from preforksmtp import prefork
 from tests.processes import wait_until
-from tests.server.conftest import Serve, Talk, need
-from tests.server.load import Load, write_app
+from tests.program.conftest import Serve, Talk, need
+from tests.program.load import Load, write_app
 
 
 def test_recycling_loses_nothing(serve: Serve, tmp_path: Path) -> None:

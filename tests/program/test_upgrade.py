@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.processes import Program, descriptors, processes, stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server
-from tests.server.load import Load, write_app
-from tests.server.test_reload import version
+from tests.program.conftest import LOOPBACK, Serve, Server
+from tests.program.load import Load, write_app
+from tests.program.test_reload import version
 
 CONFIG = "workers = 2\ngraceful_timeout = 5\nboot_timeout = 10\npid = 'run.pid'\n"
 

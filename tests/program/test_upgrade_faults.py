@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT, Program, descriptors, stat, wait_until
-from tests.server.conftest import LOOPBACK, Serve, Server
-from tests.server.load import Load, write_app
-from tests.server.test_reload import version
-from tests.server.test_upgrade import pid_of, upgrade, wait_gone, workers
+from tests.program.conftest import LOOPBACK, Serve, Server
+from tests.program.load import Load, write_app
+from tests.program.test_reload import version
+from tests.program.test_upgrade import pid_of, upgrade, wait_gone, workers
 
 CONFIG = "workers = 2\ngraceful_timeout = 5\n"
 OTHERS = "pid = 'other.pid'\nbind = ['unix:b.sock', '127.0.0.1:0']\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.app import AppError, load_app, start_handler
+from preforksmtp.server.app import AppError, load_app, start_handler
 
 NUMBERS = itertools.count()
 
@@ -288,7 +288,7 @@ def test_the_module_raises(module, source, line):
     assert f"{name}.py" in error.trace
     assert "in load" in error.trace
     assert "importlib" not in error.trace, "only the application's own frames"
-    assert "preforksmtp/app.py" not in error.trace
+    assert "preforksmtp/server/app.py" not in error.trace
 
 
 def test_the_trace_of_a_factory(module):

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp import development
-from preforksmtp.development import Development
+from preforksmtp.server import autoreload as development
+from preforksmtp.server.autoreload import Development
 
 
 @pytest.fixture

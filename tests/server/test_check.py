@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from preforksmtp.check import check, warnings
-from preforksmtp.config import ConfigError, load
+from preforksmtp.config.load import ConfigError, load
+from preforksmtp.server.check import check, warnings
 
 NO_TLS = "require_tls: needs certfile, or no client can start TLS"
 NO_AUTH = "submission takes AUTH over TLS only: set certfile (or allow_insecure_auth)"

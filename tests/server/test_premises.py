@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import config, premises
+from preforksmtp.config import load as config
+from preforksmtp.server import premises
 
 BOB = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root's rules")

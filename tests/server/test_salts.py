@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp import salts
-from preforksmtp.salts import read_secret, salt_key
+from preforksmtp.server import salts
+from preforksmtp.server.salts import read_secret, salt_key
 
 ID = "3d1219c7c4c5404aaa1f6d2a48adfda4"
 

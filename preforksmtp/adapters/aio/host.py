@@ -19,8 +19,8 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from preforksmtp import Handler, Reject, Reply
-from preforksmtp.adapters.aiosession import MECHANISMS, NEEDED_BY, Adapter
-from preforksmtp.adapters.wording import BadStatus, find, is_missing, read_status
+from preforksmtp.adapters.aio.session import MECHANISMS, NEEDED_BY, Adapter
+from preforksmtp.adapters.status import BadStatus, find, is_missing, read_status
 
 # Seconds for tasks to end once they are cancelled. Where hooks are under way the worker is at its deadline, and has
 # half a second left; else there are only tasks that the handler has made, and the worker watches the time.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from preforksmtp import Session
-    from preforksmtp.adapters.aiosession import Adapter
+    from preforksmtp.adapters.aio.session import Adapter
 
 
 class Envelope:

@@ -1,7 +1,7 @@
 """Adapter: one session of a handler written for aiosmtpd; our hooks on top, its hooks below.
 
 Knows which hook of aiosmtpd stands for which of ours (NEEDED_BY) and when envelope and session are new. The hooks are
-called by the Host (adapters/aiosmtpd.py); what they raise passes through here to the session, or has become a Reply.
+called by the Host (adapters/aio/host.py); what they raise passes through here to the session, or has become a Reply.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from preforksmtp import Handler, Message, Reject, Reply
-from preforksmtp.adapters.facts import AioSession, Envelope, ProxyData, Server, login_password
-from preforksmtp.adapters.wording import NULL_SENDER, is_missing, options, plain, read_status
+from preforksmtp.adapters.aio.objects import AioSession, Envelope, ProxyData, Server, login_password
+from preforksmtp.adapters.status import NULL_SENDER, is_missing, options, plain, read_status
 
 if TYPE_CHECKING:
-    from preforksmtp.adapters.aiosmtpd import Host
+    from preforksmtp.adapters.aio.host import Host
 
 MECHANISMS = ("PLAIN", "LOGIN")  # of the auth_... methods of a handler
 

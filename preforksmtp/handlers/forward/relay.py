@@ -24,9 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from preforksmtp import Handler, Message, Reject, Reply, Session, quote_address
-
-from .nexthop import Connection, HopFailed, NextHop, say
-from .outgoing import (
+from preforksmtp.handlers.forward.encoding import (
     MOST_RECEIVED,
     DataEncoder,
     blocks,
@@ -35,6 +33,7 @@ from .outgoing import (
     mail_parameters,
     rcpt_parameters,
 )
+from preforksmtp.handlers.forward.nexthop import Connection, HopFailed, NextHop, say
 
 TLS = ("opportunistic", "require", "implicit", "never")
 

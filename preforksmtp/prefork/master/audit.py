@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork import child
+from preforksmtp.prefork.master import child
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 REASON = "what it wrote into the shared memory"
 EVERY = 0.2  # seconds between two workers whose counters and clients are looked at; the gauges are, each round

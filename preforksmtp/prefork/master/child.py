@@ -19,7 +19,7 @@ from preforksmtp.prefork import signals
 from preforksmtp.prefork.scoreboard import DRAINING, READY, Slot
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.generation import Generation
+    from preforksmtp.prefork.master.generation import Generation
 
 Steps = tuple[tuple[float, int], ...]
 

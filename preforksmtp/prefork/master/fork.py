@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, NoReturn
 from preforksmtp.prefork import signals
 from preforksmtp.prefork.atfork import own_fork, protect
 from preforksmtp.prefork.memory import Memory, restrict
-from preforksmtp.prefork.worker import Worker
+from preforksmtp.prefork.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 OnDeath = Callable[[int | None], None]  # the wait status; None: somebody else reaped it
 Aides = dict[int, OnDeath]  # by process id

@@ -12,12 +12,12 @@ from socket import socket
 from typing import TYPE_CHECKING, Protocol
 
 from preforksmtp.prefork.hooks import Hooks
-from preforksmtp.prefork.pool import Serve
 from preforksmtp.prefork.scoreboard import Scoreboard
-from preforksmtp.prefork.worker import Worker, WorkerConfig
+from preforksmtp.prefork.worker.pool import Serve
+from preforksmtp.prefork.worker.worker import Worker, WorkerConfig
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
+    from preforksmtp.prefork.master.child import Child
 
 Boot = Callable[[Worker], Serve]
 

@@ -14,13 +14,13 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork import child
-from preforksmtp.prefork.generation import FEW_SLOTS
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.generation import FEW_SLOTS
 from preforksmtp.prefork.scoreboard import DRAINING, FREE, Scoreboard
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 URGED = 10.0  # seconds that a worker has after it was urged, if its slot is needed
 

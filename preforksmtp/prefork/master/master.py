@@ -19,23 +19,24 @@ import time
 from collections.abc import Callable, Sequence
 from socket import socket
 
-from preforksmtp.prefork import atfork, child, scoreboard, signals
+from preforksmtp.prefork import atfork, scoreboard, signals
 from preforksmtp.prefork.alarm import TICK
-from preforksmtp.prefork.audit import Audit
-from preforksmtp.prefork.child import Child
-from preforksmtp.prefork.fork import Aides, fork_worker, let_go
-from preforksmtp.prefork.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
 from preforksmtp.prefork.hooks import Hooks
-from preforksmtp.prefork.leavers import Leavers
-from preforksmtp.prefork.reaper import OWN_ACCORD, Reaper
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.audit import Audit
+from preforksmtp.prefork.master.child import Child
+from preforksmtp.prefork.master.fork import Aides, fork_worker, let_go
+from preforksmtp.prefork.master.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
+from preforksmtp.prefork.master.leavers import Leavers
+from preforksmtp.prefork.master.reaper import OWN_ACCORD, Reaper
+from preforksmtp.prefork.master.recycling import Recycling
+from preforksmtp.prefork.master.reload import Reload
+from preforksmtp.prefork.master.scaling import Strength
+from preforksmtp.prefork.master.throttle import Throttle
+from preforksmtp.prefork.master.upgrade import Succession, Upgrade
+from preforksmtp.prefork.master.wakeup import ASLEEP, Wakeup
 from preforksmtp.prefork.reclaim import reclaim
-from preforksmtp.prefork.recycling import Recycling
-from preforksmtp.prefork.reload import Reload
 from preforksmtp.prefork.scoreboard import Scoreboard
-from preforksmtp.prefork.strength import Strength
-from preforksmtp.prefork.throttle import Throttle
-from preforksmtp.prefork.upgrade import Succession, Upgrade
-from preforksmtp.prefork.wakeup import ASLEEP, Wakeup
 
 ROUND = 1.0  # seconds between two looks round, at most
 PATIENCE = 2.0  # seconds for the hooks during a stop, all calls together

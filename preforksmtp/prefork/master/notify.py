@@ -16,7 +16,7 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.master import Master
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 STATUS_EVERY = 1.0  # seconds between two STATUS lines, at least

@@ -23,10 +23,10 @@ from preforksmtp.prefork.pages import PAGE
 from preforksmtp.prefork.scoreboard import SINCE
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
+    from preforksmtp.prefork.master.child import Child
     from preforksmtp.prefork.pages import Pages
     from preforksmtp.prefork.scoreboard import Slot
-    from preforksmtp.prefork.seat import Seat
+    from preforksmtp.prefork.worker.seat import Seat
 
 SESSIONS, STACKS = 1, 2  # the lowest bits of a question; above them its number
 PATIENCE = 1.0  # seconds

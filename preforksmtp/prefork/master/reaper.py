@@ -14,13 +14,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork import child, scoreboard
+from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.calls import Call
-from preforksmtp.prefork.worker import BOOT_FAILED
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.worker.worker import BOOT_FAILED
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 OWN_ACCORD = "left of its own accord"
 HALTING_CODES = (BOOT_FAILED, 4)

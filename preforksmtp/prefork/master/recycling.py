@@ -13,8 +13,8 @@ import random
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 # What `retire` of a slot says; the names are the settings that were reached.
 REASONS = ("", "max_sessions", "max_worker_memory", "max_worker_age", "handler_timeout")

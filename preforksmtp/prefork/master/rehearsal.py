@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork.child import describe
-from preforksmtp.prefork.fork import fork_aide
 from preforksmtp.prefork.hooks import explain
+from preforksmtp.prefork.master.child import describe
+from preforksmtp.prefork.master.fork import fork_aide
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.master import Master
 
 _FINE = "fine"
 _LONGEST = 60_000  # bytes of a verdict: it must fit into a pipe that nobody reads yet

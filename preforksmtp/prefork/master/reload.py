@@ -19,15 +19,15 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork import child
 from preforksmtp.prefork.alarm import Overdue, alarm
-from preforksmtp.prefork.generation import Generation, nothing
 from preforksmtp.prefork.hooks import explain
-from preforksmtp.prefork.rehearsal import Rehearsal
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.generation import Generation, nothing
+from preforksmtp.prefork.master.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.child import Child
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.child import Child
+    from preforksmtp.prefork.master.master import Master
 
 KILLS = 2  # canaries that may be killed by somebody before the reload is given up
 REMEMBERED = 16  # outcomes

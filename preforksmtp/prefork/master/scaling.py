@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork.generation import Generation, MasterConfig
+from preforksmtp.prefork.master.generation import Generation, MasterConfig
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.master import Master
 
 
 class Strength:

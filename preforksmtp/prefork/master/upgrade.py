@@ -16,12 +16,12 @@ import signal
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
-from preforksmtp.prefork.child import describe
-from preforksmtp.prefork.fork import fork_aide
-from preforksmtp.prefork.patience import Patience, Progress
+from preforksmtp.prefork.master.child import describe
+from preforksmtp.prefork.master.fork import fork_aide
+from preforksmtp.prefork.master.progress import Patience, Progress
 
 if TYPE_CHECKING:
-    from preforksmtp.prefork.master import Master
+    from preforksmtp.prefork.master.master import Master
 
 # In the environment of the new master: the process ids of the old one and of its own, and the pipe for its progress.
 VARIABLE = "PREFORKSMTP_PID"

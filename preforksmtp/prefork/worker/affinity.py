@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from preforksmtp.prefork.scoreboard import FREE, Slot
-from preforksmtp.prefork.seat import Seat
+from preforksmtp.prefork.worker.seat import Seat
 
 BUSY, IDLE = 0.05, 0.10  # share of the processors' time that nobody wants: below the one stay, above the other roam
 INTERRUPTED = 50.0  # times a second that somebody else wanted our processor, from which on it matters

@@ -38,7 +38,7 @@ from typing import Any
 
 from preforksmtp.prefork.reclaim import lift
 from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, Slot
-from preforksmtp.prefork.seat import Drain, Seat
+from preforksmtp.prefork.worker.seat import Drain, Seat
 
 Serve = Callable[[socket.socket, Any, int, Seat], None]
 TurnAway = Callable[[socket.socket, int], None]  # a connection, which it closes, and the index of its listener

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from preforksmtp.prefork.seat import Seat
+from preforksmtp.prefork.worker.seat import Seat
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,17 @@ from socket import socket
 from typing import Any, NoReturn, Protocol
 
 from preforksmtp.prefork import atfork, scoreboard
-from preforksmtp.prefork.affinity import CALM, Affinity
 from preforksmtp.prefork.hooks import Hooks
-from preforksmtp.prefork.inquiry import Describe, Respondent
 from preforksmtp.prefork.leaving import Leaving
-from preforksmtp.prefork.pool import Pool, Serve, TurnAway
+from preforksmtp.prefork.master.query import Describe, Respondent
+from preforksmtp.prefork.master.recycling import STUCK, Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.reclaim import reclaim
-from preforksmtp.prefork.recycling import STUCK, Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
-from preforksmtp.prefork.seat import Drain
 from preforksmtp.prefork.signals import ALARMS, SignalQueue, name
-from preforksmtp.prefork.stuck import StuckHandlers
+from preforksmtp.prefork.worker.affinity import CALM, Affinity
+from preforksmtp.prefork.worker.pool import Pool, Serve, TurnAway
+from preforksmtp.prefork.worker.seat import Drain
+from preforksmtp.prefork.worker.stuck import StuckHandlers
 
 BEAT = 1.0  # seconds between two looks round, at most
 SHRINK_EVERY = 30.0  # seconds over which the pool's peak is taken

@@ -11,8 +11,8 @@ import pytest
 
 from preforksmtp import Handler
 from preforksmtp.adapters import aiosmtpd
-from preforksmtp.adapters.aiosmtpd import Loop
-from preforksmtp.app import AppError, load_app, start_handler
+from preforksmtp.adapters.aio.host import Loop
+from preforksmtp.server.app import AppError, load_app, start_handler
 from tests.adapters.foreign import BODY, DATA, EHLO, MAIL, WHOLE, Data, Log
 from tests.fakes import Talk, talk
 from tests.processes import PATIENCE, wait_until

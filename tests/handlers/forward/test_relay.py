@@ -1,4 +1,4 @@
-"""handlers/forward.py against a next hop that follows a script: what it is told, and what our client hears."""
+"""handlers/forward/relay.py against a next hop that follows a script: what it is told, and what our client hears."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from preforksmtp import Reject
-from preforksmtp.app import AppError, load_app
 from preforksmtp.handlers import Forward
-from preforksmtp.handlers.outgoing import BLOCK, DataEncoder, original_recipient, xtext
+from preforksmtp.handlers.forward.encoding import BLOCK, DataEncoder, original_recipient, xtext
+from preforksmtp.server.app import AppError, load_app
 from tests.certificates import make_certificate
 from tests.handlers.fake import FakeMessage
-from tests.handlers.fakehop import CLOSE, KEYWORDS, SILENCE, FakeHop
+from tests.handlers.forward.fakehop import CLOSE, KEYWORDS, SILENCE, FakeHop
 from tests.processes import PATIENCE, wait_until
 from tests.sessions import Sessions, reset
 

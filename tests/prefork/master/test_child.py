@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.prefork import child
-from preforksmtp.prefork.child import Child
+from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.child import Child
 from preforksmtp.prefork.scoreboard import DRAINING, READY, Scoreboard
 
 Sent = list[int]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from preforksmtp.prefork.throttle import LEAST, RATE
+from preforksmtp.prefork.master.throttle import LEAST, RATE
 from tests.prefork.conftest import Start
 from tests.processes import descriptors, stat, wait_until
 

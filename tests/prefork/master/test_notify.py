@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.prefork import notify
-from preforksmtp.prefork.notify import ServiceManager
+from preforksmtp.prefork.master import notify
+from preforksmtp.prefork.master.notify import ServiceManager
 from tests.processes import PATIENCE, wait_until
-from tests.server.conftest import Serve, Server, Talk, serve
+from tests.program.conftest import Serve, Server, Talk, serve
 
 __all__ = ["serve"]  # a fixture
 

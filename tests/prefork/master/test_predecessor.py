@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from preforksmtp.prefork.upgrade import VARIABLE, find_predecessor
+from preforksmtp.prefork.master.upgrade import VARIABLE, find_predecessor
 
 
 def test_the_number_of_the_old_master() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from preforksmtp.prefork.patience import LEEWAY, MERCY, Patience, Progress
+from preforksmtp.prefork.master.progress import LEEWAY, MERCY, Patience, Progress
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""prefork/inquiry.py: what the master makes of an answer, whoever wrote it."""
+"""prefork/master/query.py: what the master makes of an answer, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.prefork.inquiry import SESSIONS, Inquiry, Respondent
+from preforksmtp.prefork.master.query import SESSIONS, Inquiry, Respondent
 from preforksmtp.prefork.pages import PAGE
 from preforksmtp.prefork.scoreboard import SINCE, Scoreboard
-from preforksmtp.prefork.seat import Drain, Seat
+from preforksmtp.prefork.worker.seat import Drain, Seat
 
 
 class Asked:

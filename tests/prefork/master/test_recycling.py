@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp.prefork import recycling
-from preforksmtp.prefork.recycling import Limits, resident_memory
+from preforksmtp.prefork.master import recycling
+from preforksmtp.prefork.master.recycling import Limits, resident_memory
 from tests.prefork.conftest import Server, Start
 from tests.processes import wait_until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preforksmtp.prefork.throttle import LEAST, RATE, Throttle
+from preforksmtp.prefork.master.throttle import LEAST, RATE, Throttle
 
 
 def test_boot_failures_back_off_to_thirty_seconds() -> None:

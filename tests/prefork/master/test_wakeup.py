@@ -1,4 +1,4 @@
-"""prefork/wakeup.py: how the master learns that it was stopped."""
+"""prefork/master/wakeup.py: how the master learns that it was stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from preforksmtp.prefork.wakeup import BURST, RATE, Wakeup
+from preforksmtp.prefork.master.wakeup import BURST, RATE, Wakeup
 
 
 @pytest.fixture

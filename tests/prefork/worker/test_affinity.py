@@ -1,4 +1,4 @@
-"""prefork/affinity.py: when session threads stay on one processor, on which one, and that nobody else has to."""
+"""prefork/worker/affinity.py: when session threads stay on one processor, on which one, and that nobody else has to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from preforksmtp.prefork import affinity
-from preforksmtp.prefork.affinity import CALM, CONTENDED, HOLD, PROVEN, STAYING, TRIAL, Affinity
 from preforksmtp.prefork.scoreboard import READY, Scoreboard, Slot
-from preforksmtp.prefork.seat import Drain, Seat
+from preforksmtp.prefork.worker import affinity
+from preforksmtp.prefork.worker.affinity import CALM, CONTENDED, HOLD, PROVEN, STAYING, TRIAL, Affinity
+from preforksmtp.prefork.worker.seat import Drain, Seat
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sched_setaffinity is Linux'")

@@ -12,9 +12,9 @@ import socket
 
 import pytest
 
-from preforksmtp.prefork.pool import SPARE, Pool
 from preforksmtp.prefork.scoreboard import Scoreboard
-from preforksmtp.prefork.seat import Drain, Seat
+from preforksmtp.prefork.worker.pool import SPARE, Pool
+from preforksmtp.prefork.worker.seat import Drain, Seat
 from tests.prefork.conftest import Start
 from tests.processes import Client, wait_until
 

@@ -1,4 +1,4 @@
-"""prefork/seat.py: when a session is told that its worker leaves, and that who waits for a drain is woken."""
+"""prefork/worker/seat.py: when a session is told that its worker leaves, and that who waits for a drain is woken."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from preforksmtp.prefork import seat
-from preforksmtp.prefork.seat import BEGINNING, FAREWELL, GRACE, SILENCE, Drain
+from preforksmtp.prefork.worker import seat
+from preforksmtp.prefork.worker.seat import BEGINNING, FAREWELL, GRACE, SILENCE, Drain
 
 
 @pytest.fixture

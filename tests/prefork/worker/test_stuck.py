@@ -1,4 +1,4 @@
-"""prefork/stuck.py: which calls are found, and that each is found once."""
+"""prefork/worker/stuck.py: which calls are found, and that each is found once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp.prefork.seat import Drain, Seat
-from preforksmtp.prefork.stuck import StuckHandlers
+from preforksmtp.prefork.worker.seat import Drain, Seat
+from preforksmtp.prefork.worker.stuck import StuckHandlers
 
 
 @pytest.fixture
