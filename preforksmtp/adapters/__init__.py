@@ -8,6 +8,6 @@ They import the public names of preforksmtp only. What an adapter cannot do it s
 """
 
 from preforksmtp.adapters import smtpd
-from preforksmtp.adapters.aio.host import aiosmtpd
+from preforksmtp.adapters.aio.factory import aiosmtpd
 
 __all__ = ["aiosmtpd", "smtpd"]

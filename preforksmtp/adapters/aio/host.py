@@ -1,10 +1,8 @@
-"""aiosmtpd(handler): the Handler subclass that runs a handler written for aiosmtpd.
+"""Host: one handler of aiosmtpd in one worker, and the event loop in which its hooks run.
 
-Hooks are called as aiosmtpd calls them, coroutines and plain functions alike, in the one event loop of the worker, a
-thread of its own; the session's thread waits. Only what the foreign handler has is offered. Where it differs from
-aiosmtpd: an exception without handle_exception is logged and answered 451 by the session, not 500; a status that is no
-reply is logged and answered 451; of what handle_EHLO returns only a refusal counts; handle_QUIT is called at the end of
-every session; handle_NOOP never; authenticators hear of PLAIN, also where it was LOGIN.
+The Host is made in the master and started in each worker; a session's thread calls a hook and waits for it. An
+exception of the handler passes through to the session, unless the handler has handle_exception; a status that is no
+reply is logged and becomes 451.
 """
 
 from __future__ import annotations
@@ -18,79 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from preforksmtp import Handler, Reject, Reply
-from preforksmtp.adapters.aio.session import MECHANISMS, NEEDED_BY, Adapter
-from preforksmtp.adapters.status import BadStatus, find, is_missing, read_status
+from preforksmtp import Reject, Reply
+from preforksmtp.adapters.aio.hooks import MECHANISMS, auth_methods_of, hooks_of
+from preforksmtp.adapters.status import BadStatus, is_missing, read_status
 
 # Seconds for tasks to end once they are cancelled. Where hooks are under way the worker is at its deadline, and has
 # half a second left; else there are only tasks that the handler has made, and the worker watches the time.
 _CUT_OFF, _FAREWELL = 0.3, 5.0
-
-
-def aiosmtpd(
-    handler: Any,
-    *arguments: Any,
-    authenticator: Any = None,
-    auth_callback: Any = None,
-    decode_data: bool = False,
-) -> type[Handler]:
-    """`handler`: an instance, a class, or where one is found, "module:attribute"; so are the two functions.
-
-    Of a class one instance is made in each worker, with `arguments`. The options are those of aiosmtpd's SMTP; with
-    `decode_data`, content is a str: UTF-8, other bytes as surrogates. Raises ValueError for what is no handler.
-    """
-    if isinstance(handler, str):
-        handler = find("aiosmtpd handler", handler)
-    if isinstance(authenticator, str):
-        authenticator = find("authenticator", authenticator)
-    if isinstance(auth_callback, str):
-        auth_callback = find("auth_callback", auth_callback)
-    for name, function in (("authenticator", authenticator), ("auth_callback", auth_callback)):
-        if function is not None and not callable(function):
-            raise ValueError(f"{name} must be a function, not {function!r:.100}")
-    _check(handler, arguments)
-    host = Host(handler, arguments, authenticator, auth_callback, decode_data)
-    unneeded = {name: vars(Handler)[name] for name, needing in NEEDED_BY.items() if not needing & host.hooks}
-    return type(host.name, (Adapter,), {"host": host, **unneeded})
-
-
-def _check(handler: Any, arguments: tuple[Any, ...]) -> None:
-    """ValueError for what cannot be a handler, or cannot be made."""
-    kind = handler if isinstance(handler, type) else type(handler)
-    foreign = kind.__module__.partition(".")[0] == "aiosmtpd"  # its Sink has no hook at all
-    if inspect.isroutine(handler) or inspect.ismodule(handler) or not (foreign or _hooks_of(handler)):
-        raise ValueError(f"{handler!r:.100} is no handler of aiosmtpd: it has no method such as handle_DATA")
-    if not isinstance(handler, type):
-        if arguments:
-            raise ValueError(f"{handler!r:.100} is an instance already: it takes no arguments")
-        return
-    if inspect.isabstract(handler):
-        missing = ", ".join(sorted(getattr(handler, "__abstractmethods__", ())))
-        raise ValueError(f"{handler.__name__} is abstract: derive a class from it with {missing}")
-    try:
-        inspect.signature(handler).bind(*arguments)
-    except TypeError as error:
-        raise ValueError(f"{handler.__name__}: {error}; they follow it: aiosmtpd('module:Class', 'argument')") from None
-
-
-def _hooks_of(handler: Any) -> frozenset[str]:
-    """DATA for handle_DATA; "exception", "process_message"; "AUTH" too where it has auth_PLAIN or auth_LOGIN."""
-    hooks = {name.removeprefix("handle_") for name in dir(handler) if name.startswith("handle_")}
-    if hasattr(handler, "process_message"):
-        hooks.add("process_message")
-    if _auth_methods(handler).keys() & set(MECHANISMS):
-        hooks.add("auth")
-    return frozenset(hooks)
-
-
-def _auth_methods(handler: Any) -> dict[str, str]:
-    """The name of the method of each mechanism that a handler has itself, as aiosmtpd finds them."""
-    methods = ((name, getattr(handler, name)) for name in dir(handler) if name.startswith("auth_"))
-    return {
-        getattr(method, "__auth_mechanism_name__", name.removeprefix("auth_").replace("__", "-")): name
-        for name, method in methods
-        if callable(method)
-    }
 
 
 class Loop:
@@ -179,7 +111,7 @@ async def _perform(function: Callable[..., Any], arguments: tuple[Any, ...]) -> 
 class Host:
     """One foreign handler in one worker: its instance, its loop, and what it has.
 
-    `hooks`: as _hooks_of names them, with "auth" also for the authenticator and the auth_callback.
+    `hooks`: as hooks_of() names them, with "auth" also for the authenticator and the auth_callback.
     """
 
     def __init__(
@@ -190,8 +122,8 @@ class Host:
         self.decode_data = decode_data
         self.name = handler.__name__ if isinstance(handler, type) else type(handler).__name__
         own = {"auth"} if authenticator is not None or auth_callback is not None else set()
-        self.hooks = _hooks_of(handler) | own
-        self.auth_methods = _auth_methods(handler)
+        self.hooks = hooks_of(handler) | own
+        self.auth_methods = auth_methods_of(handler)
         self.greets = not self.hooks.isdisjoint(("HELO", "EHLO"))
         self.handler: Any = None
         self.old_ehlo = False

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from preforksmtp import Session
-    from preforksmtp.adapters.aio.session import Adapter
+from preforksmtp import Session
 
 
 class Envelope:
@@ -70,6 +69,9 @@ class AioSession:
         self._extended = value
 
 
+Current = Callable[[], tuple[AioSession, Envelope]]
+
+
 class ProxyData:
     """What a PROXY header said; see aiosmtpd.proxy_protocol.ProxyData. Its version and its TLVs are not kept."""
 
@@ -114,21 +116,22 @@ class Server:
 
     __ident__ = "preforksmtp"
 
-    def __init__(self, adapter: Adapter, hostname: str, event_handler: Any, loop: Any) -> None:
-        self._adapter = adapter
-        self.hostname = hostname
+    def __init__(self, facts: Session, current: Current, event_handler: Any, loop: Any) -> None:
+        """`current` gives the session and the envelope as they are now: STARTTLS and RSET make new ones."""
+        self._current = current
+        self.hostname = facts.hostname
         self.event_handler = event_handler
         self.loop = loop
-        self.transport = Transport(adapter)
+        self.transport = Transport(facts, current)
         self.responses: list[bytes] = []  # of the client, for challenge_auth
 
     @property
     def session(self) -> AioSession:
-        return self._adapter.aio
+        return self._current()[0]
 
     @property
     def envelope(self) -> Envelope:
-        return self._adapter.envelope
+        return self._current()[1]
 
     async def push(self, status: Any) -> None:
         raise NotImplementedError("preforksmtp has no server.push: a hook returns its status instead")
@@ -148,16 +151,17 @@ class Server:
 class Transport:
     """For `server.transport.get_extra_info(...)`."""
 
-    def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
+    def __init__(self, facts: Session, current: Current) -> None:
+        self._facts = facts
+        self._current = current
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """peername, sockname, peercert or cipher."""
         if name == "peername":
-            return self._adapter.aio.peer
+            return self._current()[0].peer
         if name == "sockname":
-            return tuple(self._adapter.session.local)
-        return (self._adapter.aio.ssl or {}).get(name, default)
+            return tuple(self._facts.local)
+        return (self._current()[0].ssl or {}).get(name, default)
 
     def is_closing(self) -> bool:
         return False

@@ -1,36 +1,19 @@
 """Adapter: one session of a handler written for aiosmtpd; our hooks on top, its hooks below.
 
-Knows which hook of aiosmtpd stands for which of ours (NEEDED_BY) and when envelope and session are new. The hooks are
-called by the Host (adapters/aio/host.py); what they raise passes through here to the session, or has become a Reply.
+It knows when envelope and session are new; which hook stands for which is the table in adapters/aio/hooks.py. The Host
+(adapters/aio/host.py) calls the hooks; what they raise passes through here to the session, or has become a Reply.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preforksmtp import Handler, Message, Reject, Reply
+from preforksmtp.adapters.aio.hooks import MECHANISMS
+from preforksmtp.adapters.aio.host import Host
 from preforksmtp.adapters.aio.objects import AioSession, Envelope, ProxyData, Server, login_password
 from preforksmtp.adapters.status import NULL_SENDER, is_missing, options, plain, read_status
-
-if TYPE_CHECKING:
-    from preforksmtp.adapters.aio.host import Host
-
-MECHANISMS = ("PLAIN", "LOGIN")  # of the auth_... methods of a handler
-
-# Hooks of ours, and the foreign ones (as _hooks_of names them) that make each necessary. `message` is always.
-_MAIL = frozenset(("HELO", "EHLO", "STARTTLS", "MAIL", "RCPT", "VRFY"))
-NEEDED_BY: dict[str, frozenset[str]] = {
-    "connect": frozenset(("PROXY",)),
-    "helo": frozenset(("HELO", "EHLO", "STARTTLS")),
-    "mail": _MAIL,
-    "rcpt": _MAIL,
-    "data": frozenset(("RCPT",)),
-    "verify": frozenset(("VRFY",)),
-    "reset": _MAIL | {"RSET"},
-    "authenticate": frozenset(("AUTH", "auth")),
-    "close": frozenset(("QUIT",)),
-}
 
 
 class Adapter(Handler):
@@ -49,7 +32,7 @@ class Adapter(Handler):
     def __init__(self, session: Any) -> None:
         super().__init__(session)
         loop = self.host.loop().loop
-        self.server = Server(self, session.hostname, self.host.handler, loop)
+        self.server = Server(session, lambda: (self.aio, self.envelope), self.host.handler, loop)
         self.aio = AioSession(session, loop, self.host.greets)
         self.envelope = Envelope()
         self._tls = session.tls
