@@ -1,169 +1,319 @@
-"""The rooms of the package, proven by reading the imports of every file: nobody knows what is not his business."""
+"""The rooms of the package, proven by reading every import of every file.
+
+Each rule is a function of the modules that returns its violations, one line each. It holds for the package, and finds
+the violation that is planted for it.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "preforksmtp"
-FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("mime", "smtp", "net", "prefork", "handlers", "adapters", "observe")
+LINES, FUNCTION_LINES = 400, 60
 
-COMMON = "preforksmtp.process.place"  # what any room may know: how root reaches a name. It knows the standard library only
-
+# Which rooms of ours each room may import besides itself. "" is the root: what a user names.
+MAY_IMPORT: dict[str, set[str]] = {
+    "process": set(),  # any process stands on it
+    "mime": set(),
+    "logs": {"config", "process"},
+    "smtp": {"mime"},
+    "net": {"process"},
+    "prefork": {"process"},
+    "prefork/worker": {"prefork", "prefork/master", "process"},
+    "prefork/master": {"prefork", "prefork/worker", "process"},
+    # The grammar of a bind, names of mechanisms, atoms, syslog's facilities, the number of processors.
+    "config": {"", "logs", "net", "process", "server", "smtp"},
+    "connection": {"config", "logs", "net", "prefork", "prefork/worker", "smtp"},
+    "observe": {"prefork", "prefork/master"},
+    "control": {"config", "observe", "prefork", "prefork/master", "prefork/worker"},
+    "handlers": {"", "handlers/forward"},
+    "handlers/forward": {""},
+    "adapters": {"", "adapters/aio"},
+    "adapters/aio": {"", "adapters"},
+    "server": {
+        *("", "config", "connection", "control", "logs", "net", "observe"),
+        *("mime", "prefork", "prefork/master", "prefork/worker", "process", "smtp"),
+    },
+}
+PUBLIC = {"Handler", "Message", "Reject", "Reply", "ScramSecret", "Session"}
 PLUGINS = {"preforksmtp.pytest_plugin": {"pytest"}}  # imported by pytest only
+OLD_MODULES = {"asyncio", "distutils", "imp", "smtpd", "asyncore", "asynchat"}
+SOCKETS = {"socket", "ssl", "select", "selectors", "socketserver", "smtplib"}
+PROCESSES = {"subprocess", "multiprocessing", "signal"}
+PROCESS_CALLS = {"fork", "forkpty", "kill", "exec", "system", "popen", "waitpid", "pipe", "environ"}
 
 
-def name_of(file: Path) -> str:
-    parts = ["preforksmtp", *file.relative_to(PACKAGE).with_suffix("").parts]
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+@dataclass(frozen=True)
+class Module:
+    """One file: its full name, whether it is a package, and its source."""
+
+    name: str
+    source: str
+    package: bool = False
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.source)
+
+    @property
+    def room(self) -> str:
+        """The folder it stands in, "" for the root."""
+        parts = self.name.split(".")[1:]
+        return "/".join(parts if self.package else parts[:-1])
+
+    def imports(self) -> dict[str, int]:
+        """The full name of everything it imports, `a.b.c` also for `from a.b import c`, and the line."""
+        found: dict[str, int] = {}
+        above = self.name.split(".") if self.package else self.name.split(".")[:-1]
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name: node.lineno for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                start = above[: len(above) - node.level + 1] if node.level else []
+                base = ".".join([*start, *([node.module] if node.module else [])])
+                found |= {f"{base}.{alias.name}": node.lineno for alias in node.names}
+        return found
 
 
-def package_of(file: Path) -> str:
-    return name_of(file) if file.name == "__init__.py" else name_of(file).rpartition(".")[0]
+Modules = dict[str, Module]
+Rule = Callable[[Modules], list[str]]
 
 
-def imports(file: Path, at_the_top: bool = False) -> set[str]:
-    """The full name of everything it imports, `a.b.c` also for `from a.b import c`.
-
-    `at_the_top`: only what is imported when the module is, not in functions and not under TYPE_CHECKING.
-    """
-    tree = ast.parse(file.read_text())
-    found = set()
-    for node in tree.body if at_the_top else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = package_of(file).split(".")
-            above = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return found
+def read_package() -> Modules:
+    modules = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = ["preforksmtp", *file.relative_to(PACKAGE).with_suffix("").parts]
+        package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if package else parts)
+        modules[name] = Module(name, file.read_text(), package)
+    return modules
 
 
 def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def own(file: Path) -> set[str]:
-    return {name for name in imports(file) if top(name) == "preforksmtp"}
+def ours(modules: Modules, module: Module) -> Iterator[tuple[str, str, int]]:
+    """Each import of ours: the module it reaches, its full name, and the line."""
+    for name, line in module.imports().items():
+        if top(name) == "preforksmtp":
+            target = name if name in modules else name.rpartition(".")[0]
+            if target in modules and target != module.name:
+                yield target, name, line
 
 
-def room(name: str) -> str:
-    """The room of a module of ours; "" is the root."""
-    second = name.split(".")[1:2]
-    return second[0] if second and second[0] in ROOMS else ""
+# --- the rules
 
 
-def files_of(wanted: str) -> list[Path]:
-    return [file for file in FILES if room(name_of(file)) == wanted and name_of(file).count(".") >= bool(wanted)]
+def nothing_but_the_standard_library(modules: Modules) -> list[str]:
+    found = []
+    for module in modules.values():
+        known = sys.stdlib_module_names | {"preforksmtp"} | PLUGINS.get(module.name, set())
+        # Coroutines of foreign handlers need a loop; the server itself has none.
+        old = OLD_MODULES - {"asyncio"} if module.name == "preforksmtp.adapters.aio.host" else OLD_MODULES
+        found += [
+            f"{module.name}:{line} imports {name}"
+            for name, line in module.imports().items()
+            if top(name) not in known or top(name) in old
+        ]
+    return found
+
+
+def no_plugin_is_imported(modules: Modules) -> list[str]:
+    return [
+        f"{module.name}:{line} imports {name}"
+        for module in modules.values() for target, name, line in ours(modules, module) if target in PLUGINS
+    ]  # fmt: skip
+
+
+def rooms_import_what_they_may(modules: Modules) -> list[str]:
+    found = []
+    for module in modules.values():
+        if module.room and module.room not in MAY_IMPORT:
+            found.append(f"{module.name}: the room {module.room} is not in the table")
+            continue
+        for target, name, line in ours(modules, module):
+            room = modules[target].room
+            if module.room and room != module.room and room not in MAY_IMPORT[module.room]:
+                found.append(f"{module.name}:{line} imports {name}")
+    return found
+
+
+def handlers_know_the_public_names_only(modules: Modules) -> list[str]:
+    return [
+        f"{module.name}:{line} imports {name}"
+        for module in modules.values() if top(module.room.replace("/", ".")) in ("handlers", "adapters")
+        for target, name, line in ours(modules, module)
+        if not (target == "preforksmtp" and name.rpartition(".")[2] in PUBLIC)
+        and target.split(".")[1:2] != module.name.split(".")[1:2]
+    ]  # fmt: skip
+
+
+def only_the_connection_joins_wire_and_dialogue(modules: Modules) -> list[str]:
+    both = {"preforksmtp.net.wire", "preforksmtp.smtp.dialogue"}
+    return [
+        f"{module.name} joins {' and '.join(sorted(both))}"
+        for module in modules.values()
+        if module.room != "connection" and both <= {target for target, _, _ in ours(modules, module)}
+    ]
+
+
+def no_import_runs_in_a_circle(modules: Modules) -> list[str]:
+    """An import in a function or under TYPE_CHECKING counts as well: the two modules know each other."""
+    graph = {name: sorted({target for target, _, _ in ours(modules, module)}) for name, module in modules.items()}
+    graph["preforksmtp"] = []  # each module imports its package first in any case
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append(" -> ".join([*path[path.index(name) :], name]))
+        elif name not in done:
+            for target in graph[name]:
+                visit(target, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    return found
+
+
+def the_protocol_knows_no_socket_and_no_process(modules: Modules) -> list[str]:
+    return _foreign(modules, "smtp", SOCKETS | PROCESSES) + [
+        f"{module.name}:{node.lineno} uses os.{node.attr}"
+        for module in modules.values() if module.room == "smtp"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+        and node.attr in PROCESS_CALLS
+    ]  # fmt: skip
+
+
+def the_network_knows_no_process(modules: Modules) -> list[str]:
+    return _foreign(modules, "net", PROCESSES)
+
+
+def the_configuration_opens_nothing(modules: Modules) -> list[str]:
+    """But for the config file itself, which configfile.py reads."""
+    return _foreign(modules, "config", SOCKETS | PROCESSES) + [
+        f"{module.name}:{node.lineno} opens a file"
+        for module in modules.values() if module.room == "config" and module.name != "preforksmtp.config.configfile"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("open", "os.open", "io.open")
+    ]  # fmt: skip
+
+
+def _foreign(modules: Modules, room: str, forbidden: set[str]) -> list[str]:
+    return [
+        f"{module.name}:{line} imports {name}"
+        for module in modules.values() if module.room == room
+        for name, line in module.imports().items() if top(name) in forbidden
+    ]  # fmt: skip
+
+
+def imports_are_absolute(modules: Modules) -> list[str]:
+    return [
+        f"{module.name}:{node.lineno} imports relatively"
+        for module in modules.values() for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]  # fmt: skip
+
+
+def files_and_functions_are_short(modules: Modules) -> list[str]:
+    found = []
+    for module in modules.values():
+        lines = module.source.count("\n")
+        if lines > LINES:
+            found.append(f"{module.name} has {lines} lines")
+        for node in ast.walk(module.tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION_LINES:
+                    found.append(f"{module.name}:{node.lineno} {node.name} has {length} lines")
+    return found
+
+
+def every_module_opens_with_what_lives_here(modules: Modules) -> list[str]:
+    return [module.name for module in modules.values() if not ast.get_docstring(module.tree)]
+
+
+def citations_have_one_form(modules: Modules) -> list[str]:
+    """RFC 5321 section 4.1.2."""
+    wrong = re.compile(r"RFC\d|RFC \d+,? (?:§|sec\.|s\. ?\d|\d+\.\d|Section)")
+    return [
+        f"{module.name}:{number} {line.strip()}"
+        for module in modules.values()
+        for number, line in enumerate(module.source.splitlines(), 1) if wrong.search(line)
+    ]  # fmt: skip
+
+
+# --- each rule, and the violation it must find
+
+PLANTED: list[tuple[Rule, str, str]] = [
+    (nothing_but_the_standard_library, "preforksmtp.net.planted", "import requests"),
+    (nothing_but_the_standard_library, "preforksmtp.server.planted", "def f():\n    import asyncio"),
+    (no_plugin_is_imported, "preforksmtp.cli", "from preforksmtp import pytest_plugin"),
+    (rooms_import_what_they_may, "preforksmtp.smtp.planted", "from preforksmtp.net import wire"),
+    (rooms_import_what_they_may, "preforksmtp.net.planted", "from preforksmtp.smtp.reply import Reply"),
+    (rooms_import_what_they_may, "preforksmtp.prefork.planted", "from preforksmtp.net.wire import Wire"),
+    (rooms_import_what_they_may, "preforksmtp.prefork.worker.planted", "from preforksmtp.prefork.master import child"),
+    (rooms_import_what_they_may, "preforksmtp.logs.planted", "from preforksmtp.config import settings"),
+    (rooms_import_what_they_may, "preforksmtp.newroom.planted", "import os"),
+    (handlers_know_the_public_names_only, "preforksmtp.handlers.planted", "from preforksmtp.smtp.reply import Reply"),
+    (handlers_know_the_public_names_only, "preforksmtp.adapters.planted", "from preforksmtp.handlers import maildir"),
+    (
+        only_the_connection_joins_wire_and_dialogue,
+        "preforksmtp.server.planted",
+        "from preforksmtp.net.wire import Wire\nfrom preforksmtp.smtp.dialogue import Dialogue",
+    ),
+    (
+        no_import_runs_in_a_circle,
+        "preforksmtp.smtp.reply",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from preforksmtp.smtp.dialogue import Dialogue",
+    ),
+    (
+        no_import_runs_in_a_circle,
+        "preforksmtp.smtp.reply",
+        "def f():\n    from preforksmtp.smtp.dialogue import Dialogue",
+    ),
+    (the_protocol_knows_no_socket_and_no_process, "preforksmtp.smtp.planted", "import socket"),
+    (the_protocol_knows_no_socket_and_no_process, "preforksmtp.smtp.planted", "import os\nos.fork()"),
+    (the_network_knows_no_process, "preforksmtp.net.planted", "import signal"),
+    (the_configuration_opens_nothing, "preforksmtp.config.planted", "open('x')"),
+    (the_configuration_opens_nothing, "preforksmtp.config.planted", "import socket"),
+    (imports_are_absolute, "preforksmtp.smtp.planted", "from . import reply"),
+    (files_and_functions_are_short, "preforksmtp.smtp.planted", "\n" * (LINES + 1)),
+    (files_and_functions_are_short, "preforksmtp.smtp.planted", "def f():\n" + "    pass\n" * FUNCTION_LINES),
+    (every_module_opens_with_what_lives_here, "preforksmtp.smtp.planted", "import os"),
+    (citations_have_one_form, "preforksmtp.smtp.planted", "# RFC 5321 4.5.3"),
+]
+RULES = list(dict.fromkeys(rule for rule, _, _ in PLANTED))
+MODULES = read_package()
 
 
 def test_this_reads_what_is_there():
-    assert len(FILES) > 40
-    assert {room(name_of(file)) for file in FILES} >= {"", "mime", "smtp", "net", "prefork", "handlers", "adapters"}
-    assert "preforksmtp.smtp.reply" in own(PACKAGE / "smtp" / "mail.py")
-    assert "preforksmtp.smtp.address.is_domain" in own(PACKAGE / "smtp" / "xclient.py")
-    assert "preforksmtp.net.wire.Wire" in own(PACKAGE / "service.py")
-    assert "socket" in imports(PACKAGE / "net" / "wire.py")
+    assert len(MODULES) > 100
+    assert {module.room for module in MODULES.values()} - {""} == set(MAY_IMPORT)
+    assert "preforksmtp.smtp.reply.Reject" in MODULES["preforksmtp.smtp.address"].imports()
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_nothing_but_the_standard_library(file):
-    known = sys.stdlib_module_names | {"preforksmtp"} | PLUGINS.get(name_of(file), set())
-    foreign = {name for name in imports(file) if top(name) not in known}
-    assert foreign == set()
-    forbidden = {"asyncio", "distutils", "imp", "smtpd", "asyncore", "asynchat"}
-    if name_of(file) == "preforksmtp.adapters.aio.host":
-        forbidden.remove("asyncio")  # coroutines of foreign handlers need a loop; the server itself has none
-    assert not {top(name) for name in imports(file)} & forbidden
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_package_keeps(rule: Rule):
+    assert rule(MODULES) == []
 
 
-@pytest.mark.parametrize(
-    "file", [file for name in ("mime", "smtp", "net", "prefork") for file in files_of(name)], ids=name_of
-)
-def test_a_room_knows_only_itself(file):
-    mine = room(name_of(file))
-    allowed = {mine, "mime"} if name_of(file) == "preforksmtp.smtp.message" else {mine}
-    assert {name for name in own(file) if room(name) not in allowed and not name.startswith(COMMON)} == set()
+@pytest.mark.parametrize("rule, name, source", PLANTED, ids=[f"{rule.__name__}-{name}" for rule, name, _ in PLANTED])
+def test_a_planted_violation_is_found(rule: Rule, name: str, source: str):
+    assert any(name in line for line in rule(MODULES | {name: Module(name, source)}))
 
 
-def test_what_all_rooms_may_know_knows_none_of_them():
-    assert own(PACKAGE / "place.py") == set()
-
-
-@pytest.mark.parametrize("file", [*files_of("mime"), *files_of("smtp")], ids=name_of)
-def test_the_protocol_room_knows_no_socket_and_no_process(file):
-    forbidden = {
-        "socket",
-        "ssl",
-        "select",
-        "selectors",
-        "socketserver",
-        "subprocess",
-        "multiprocessing",
-        "signal",
-        "smtplib",
-    }
-    assert not {top(name) for name in imports(file)} & forbidden
-    used = {
-        node.attr for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
-    }  # fmt: skip
-    assert not used & {"fork", "forkpty", "kill", "exec", "system", "popen", "waitpid", "pipe", "environ"}
-
-
-@pytest.mark.parametrize("file", files_of("net"), ids=name_of)
-def test_the_network_room_knows_no_process(file):
-    assert not {top(name) for name in imports(file)} & {"signal", "subprocess", "multiprocessing"}
-
-
-@pytest.mark.parametrize("file", [file for name in ("handlers", "adapters") for file in files_of(name)], ids=name_of)
-def test_handlers_know_the_public_names_only(file):
+def test_the_public_names_are_the_public_names():
     import preforksmtp
 
-    allowed = {f"preforksmtp.{name}" for name in preforksmtp.__all__}
-    assert {name for name in own(file) if name not in allowed and not name.startswith(f"{package_of(file)}.")} == set()
-
-
-def test_no_plugin_is_imported_by_us():
-    assert not {name for file in FILES for name in own(file) if any(name.startswith(plugin) for plugin in PLUGINS)}
-
-
-def test_only_the_service_joins_protocol_and_network():
-    """Others in the root may know one room, or names of both for settings and checks; not a wire and a dialogue."""
-    joining = {
-        name_of(file) for file in files_of("")
-        if {"preforksmtp.net.wire.Wire", "preforksmtp.smtp.dialogue.Dialogue"} <= own(file)
-    }  # fmt: skip
-    assert joining == {"preforksmtp.connection.service"}
-
-
-def test_no_import_runs_in_a_circle():
-    graph = {name_of(file): set() for file in FILES}
-    for file in FILES:
-        for name in imports(file, at_the_top=True):
-            target = name if name in graph else name.rpartition(".")[0]
-            if target in graph and target != name_of(file):
-                graph[name_of(file)].add(target)
-    graph["preforksmtp"] = set()  # its public names; each module imports its package first in any case
-    done: set[str] = set()
-    for start in graph:
-        _visit(start, graph, [], done)
-
-
-def _visit(name: str, graph: dict[str, set[str]], path: list[str], done: set[str]) -> None:
-    assert name not in path, " -> ".join([*path[path.index(name) :], name]) if name in path else ""
-    if name in done:
-        return
-    for target in sorted(graph[name]):
-        _visit(target, graph, [*path, name], done)
-    done.add(name)
-
-
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_every_module_opens_with_what_lives_here(file):
-    assert ast.get_docstring(ast.parse(file.read_text()))
+    assert set(preforksmtp.__all__) >= PUBLIC

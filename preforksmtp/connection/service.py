@@ -21,8 +21,9 @@ from typing import Any
 
 from preforksmtp.config.networks import Networks
 from preforksmtp.connection.limits import Limiter, Visit
+from preforksmtp.connection.transcribed import TranscribedWire
 from preforksmtp.logs.access import AccessLog, AccessRecord
-from preforksmtp.logs.transcript import TranscribedWire, Transcript
+from preforksmtp.logs.transcript import Transcript
 from preforksmtp.net.bind import Bind
 from preforksmtp.net.listener import ACCEPT_TIMEOUT
 from preforksmtp.net.pace import Wait

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp.logs.transcript import TranscribedWire, Transcript, open_transcript
+from preforksmtp.connection.transcribed import TranscribedWire
+from preforksmtp.logs.transcript import Transcript, open_transcript
 from preforksmtp.smtp.session import Endpoint, Session
 from tests.fakes import FakeWire
 
