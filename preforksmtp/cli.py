@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from preforksmtp import reference
-from preforksmtp.config import load as config
+from preforksmtp.config.load import load
+from preforksmtp.config.model import Config
 from preforksmtp.process.inheritance import begin
 from preforksmtp.server.audition import rehearse_app
 from preforksmtp.server.check import check, warnings
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server as the command line asks."""
     try:
         invocation = Invocation.of_this_process(argv, begin())
-        settings = config.load(argv)
+        settings = load(argv)
         if settings.action == "print-config":
             print(reference.describe(settings), end="")
             return OK
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error).splitlines())
 
 
-def check_config(settings: config.Config) -> int:
+def check_config(settings: Config) -> int:
     """Validate everything without binding: one line for each error."""
     errors = check(settings) + rehearse_app(settings)
     for line in [line for line in warnings(settings) if line not in errors]:

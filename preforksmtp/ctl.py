@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from preforksmtp import __version__
+from preforksmtp.config.model import ConfigError
 from preforksmtp.config.settings import BY_NAME
 from preforksmtp.control.client import Outcome, Overdue, Unreachable, give
 from preforksmtp.control.orders import ORDERS
 from preforksmtp.control.whereabouts import find_socket
 from preforksmtp.logs.error import escape
-from preforksmtp.server.check import ConfigError
 
 OK, FAILED, USAGE, UNREACHABLE, OVERDUE = range(5)
 

@@ -19,7 +19,7 @@ from preforksmtp.config.settings import HOOKS, SECTIONS, SETTINGS, Setting
 from preforksmtp.logs.access import ATOMS
 
 if TYPE_CHECKING:
-    from preforksmtp.config.load import Config
+    from preforksmtp.config.model import Config
 
 BEGIN = "<!-- settings -->"
 END = "<!-- /settings -->"

@@ -25,9 +25,11 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from preforksmtp.config.load import make
+from preforksmtp.config.model import ConfigError
 from preforksmtp.config.settings import BY_NAME, LIMITS, SMTP, TLS
 from preforksmtp.connection.limits import make_limiter
-from preforksmtp.connection.service import Service, make_terms
+from preforksmtp.connection.service import Service
+from preforksmtp.connection.terms import make_terms
 from preforksmtp.logs.access import open_access_log
 from preforksmtp.logs.transcript import open_transcript
 from preforksmtp.net.listener import Listener, ListenError, open_listeners
@@ -35,7 +37,6 @@ from preforksmtp.net.tls import TLSError
 from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.worker.seat import Drain, Seat
 from preforksmtp.server.app import AppError, examine_app, load_app, start_handler
-from preforksmtp.server.check import ConfigError
 from preforksmtp.server.composition import make_contexts
 from preforksmtp.smtp.handler import Handler, Hooks
 from preforksmtp.smtp.message import Message

@@ -19,7 +19,7 @@ from typing import IO
 
 TESTS = Path(__file__).parent
 # Seconds a test takes, about, by its folder: real processes, master and workers, all others.
-SECONDS = {"program": 0.9, "server": 0.9, "prefork": 0.5, "process": 0.3}
+SECONDS = {"program": 0.9, "prefork": 0.5, "process": 0.3}
 OTHER_SECONDS = 0.05
 SLOWEST = 10
 
@@ -67,7 +67,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         running = []
         for number, files in enumerate(divide(max(1, given.parts))):
-            output = open(Path(folder, f"{number}"), "w+")
+            output = Path(folder, f"{number}").open("w+")  # noqa: SIM115 # open as long as its process runs
             running.append((start(files, options, output), output))
         for process, output in running:
             code = process.wait()

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from preforksmtp.config import load as config
-from preforksmtp.connection.service import Service, make_terms
+from preforksmtp.config.load import load
+from preforksmtp.connection.service import Service
+from preforksmtp.connection.terms import make_terms
 from preforksmtp.logs.access import open_access_log
 from preforksmtp.net.bind import parse_bind
 from preforksmtp.net.tls import server_context
@@ -42,7 +43,7 @@ class Sessions:
         if folder is not None:
             arguments = (*arguments, "--access-logfile", str(folder / "access.log"))
         ours = ["--hostname", "mx.test", "--pipelined-body", "accept"]
-        settings = config.load([*ours, *arguments], environ={}, folder="/")
+        settings = load([*ours, *arguments], environ={}, folder="/")
         self.folder = folder
         self.listener: socket.socket = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self.listener.getsockname()

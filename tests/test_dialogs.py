@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.config import load as config
+from preforksmtp.config.load import load
 from preforksmtp.config.networks import Networks
-from preforksmtp.connection.service import make_terms
+from preforksmtp.connection.terms import make_terms
 from preforksmtp.net.bind import parse_bind
 from preforksmtp.server.app import load_app
 from preforksmtp.smtp.dialogue import Dialogue
@@ -133,7 +133,7 @@ def test_fake(path: Path, pieces: str, certificate: Certificate, monkeypatch: py
     script = read_script(path)
     monkeypatch.setattr(apps, "got", [])
     arguments = [*script.settings, *(certificate.options if script.tls else ()), "--hostname", "mx.example.com"]
-    settings = config.load(arguments, environ={}, folder="/")
+    settings = load(arguments, environ={}, folder="/")
     bind = parse_bind(f"{script.scheme}://127.0.0.1:0")
     hooks = load_app(f"tests.dialogs.apps:{script.app}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if script.tls else None

@@ -22,16 +22,16 @@ LINES, FUNCTION_LINES = 400, 60
 MAY_IMPORT: dict[str, set[str]] = {
     "process": set(),  # any process stands on it
     "mime": set(),
-    "logs": {"config", "process"},
+    "logs": {"process"},
     "smtp": {"mime"},
     "net": {"process"},
     "prefork": {"process"},
     "prefork/worker": {"prefork", "prefork/master", "process"},
     "prefork/master": {"prefork", "prefork/worker", "process"},
     # The grammar of a bind, names of mechanisms, atoms, syslog's facilities, the number of processors.
-    "config": {"", "logs", "net", "process", "server", "smtp"},
+    "config": {"", "logs", "net", "prefork", "process", "smtp"},
     "connection": {"config", "logs", "net", "prefork", "prefork/worker", "smtp"},
-    "observe": {"prefork", "prefork/master"},
+    "observe": {"prefork", "prefork/master", "prefork/worker"},
     "control": {"config", "observe", "prefork", "prefork/master", "prefork/worker"},
     "handlers": {"", "handlers/forward"},
     "handlers/forward": {""},
@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("mime", "prefork", "prefork/master", "prefork/worker", "process", "smtp"),
     },
 }
-PUBLIC = {"Handler", "Message", "Reject", "Reply", "ScramSecret", "Session"}
+PUBLIC = {"Attachment", "Handler", "Message", "Reject", "Reply", "ScramSecret", "Session", "quote_address"}
 PLUGINS = {"preforksmtp.pytest_plugin": {"pytest"}}  # imported by pytest only
 OLD_MODULES = {"asyncio", "distutils", "imp", "smtpd", "asyncore", "asynchat"}
 SOCKETS = {"socket", "ssl", "select", "selectors", "socketserver", "smtplib"}

@@ -7,100 +7,22 @@ Everything wrong is gathered into one ConfigError, whose lines each name the set
 value came from.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preforksmtp.config import arguments
 from preforksmtp.config.configfile import nearest, read_config_file
-from preforksmtp.config.settings import BY_NAME, HOOKS, HOOKS_BY_NAME, PREFIX, SETTINGS
+from preforksmtp.config.cross import cross_check
+from preforksmtp.config.model import Config, ConfigError, Given, make_importable, parse_all
+from preforksmtp.config.settings import BY_NAME, HOOKS_BY_NAME, PREFIX, SETTINGS
 from preforksmtp.config.values import shell_words
 from preforksmtp.process import trust
-from preforksmtp.process.place import change_folder
-from preforksmtp.server.check import ConfigError, check, cross_check
-
-if TYPE_CHECKING:
-    from preforksmtp.net.bind import Bind
-
-__all__ = ["Config", "ConfigError", "check", "load"]
 
 CMD_ARGS = PREFIX + "CMD_ARGS"
-
-Given = dict[str, tuple[object, str]]  # setting -> what was given, and where
-
-
-class Config:
-    """One attribute for each setting (config.workers ...), already of its type: cheap to read in a session. One for
-    each hook too, a function or None.
-
-    action: what the command line asked for, "run", "check-config" or "print-config".
-    file: the config file that was read, or None.
-    """
-
-    if TYPE_CHECKING:
-        # The attributes are the rows of the table, which a type checker cannot see. At run time there is no
-        # such method: a misspelt name is an AttributeError.
-        def __getattr__(self, name: str) -> Any: ...
-
-    def __init__(
-        self,
-        values: Mapping[str, Any],
-        origins: Mapping[str, str],
-        action: str = "run",
-        file: str | None = None,
-    ) -> None:
-        self.__dict__.update(dict.fromkeys(HOOKS_BY_NAME))  # None: not defined
-        self.__dict__.update(values)
-        self.action = action
-        self.file = file
-        self._origins = dict(origins)
-
-    def origin(self, name: str) -> str:
-        """Where the value of a setting comes from: "default", "environment NAME", "config file PATH" ..."""
-        return self._origins[name]
-
-    def binds(self) -> "list[Bind]":
-        """The values of `bind`, parsed."""
-        from preforksmtp.net.bind import parse_bind
-
-        return [parse_bind(text) for text in self.bind]
-
-    def for_bind(self, bind: "Bind") -> "Config":
-        """This config as one listener sees it: the options of its bind and what its scheme implies applied.
-
-        Raises ConfigError for an option that is unknown, wrong or no affair of one bind.
-        """
-        from preforksmtp.net.bind import BIND_OPTIONS
-
-        origin = f"bind {bind.text}"
-        allowed = [setting.name for setting in SETTINGS if setting.scope == "session"]
-        errors = [
-            _refuse_option(bind, name) for name in bind.options if name not in (*BIND_OPTIONS, *allowed)
-        ]
-        given: Given = {name: (text, origin) for name, text in bind.options.items() if name in allowed}
-        if bind.submission and "require_auth" not in given:
-            given["require_auth"] = (True, origin)  # RFC 6409 4.3
-        values, origins, wrong = _parse(given)
-        if errors or wrong:
-            raise ConfigError([*errors, *wrong])
-        mine = {row.name: getattr(self, row.name) for row in (*SETTINGS, *HOOKS)}
-        return Config(mine | values, self._origins | origins, self.action, self.file)
-
-    def apply(self) -> None:
-        """Make the process as the config wants it: env, chdir, and the folders that imports start from."""
-        os.environ.update(self.env)
-        if self.chdir is not None:
-            try:
-                change_folder(self.chdir)
-            except OSError as error:
-                raise ConfigError([f"chdir: cannot change to {self.chdir}: {error.strerror}"]) from None
-        make_importable(*self.pythonpath, os.getcwd())
-        try:
-            trust.settle(self.file, self.user, self.group)
-        except OSError as error:
-            raise ConfigError([f"config file {self.file}: cannot be used: {error.strerror}"]) from None
-
 
 def load(
     argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, folder: str | None = None
@@ -148,7 +70,7 @@ def make(values: Mapping[str, object], origin: str) -> Config:
 def _join(
     given: Given, errors: Sequence[str], hooks: dict[str, Any], action: str = "run", file: str | None = None
 ) -> Config:
-    values, origins, wrong = _parse({setting.name: (None, "default") for setting in SETTINGS} | given)
+    values, origins, wrong = parse_all({setting.name: (None, "default") for setting in SETTINGS} | given)
     if errors or wrong:
         raise ConfigError([*errors, *wrong])
     config = Config(values | hooks, origins, action, file)
@@ -156,12 +78,6 @@ def _join(
     if wrong:
         raise ConfigError(wrong)
     return config
-
-
-def make_importable(*folders: str) -> None:
-    """Put folders first in the import path, in this order."""
-    first = list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
-    sys.path[:] = first + [folder for folder in sys.path if folder not in first]
 
 
 def _config_path(asked: str | None, folder: str) -> str | None:
@@ -184,26 +100,3 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[Given, list[str]]:
             continue
         given[setting.name] = (value, f"environment {variable}")
     return given, errors
-
-
-def _parse(given: Given) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-    """What was given -> values, their origins, and one line for each that will not do."""
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    errors: list[str] = []
-    for name, (raw, origin) in given.items():
-        try:
-            values[name] = BY_NAME[name].parse(raw)
-            origins[name] = origin
-        except ValueError as error:
-            errors.append(f"{name}: {error} ({origin})")
-    return values, origins, errors
-
-
-def _refuse_option(bind: "Bind", name: str) -> str:
-    from preforksmtp.net.bind import BIND_OPTIONS
-
-    if name in BY_NAME:
-        return f"bind {bind.text!r}: {name} cannot be set for one bind; it is a setting of the whole server"
-    known = [*BIND_OPTIONS, *(setting.name for setting in SETTINGS if setting.scope == "session")]
-    return f"bind {bind.text!r}: unknown option {name!r}{nearest(name, known)}"

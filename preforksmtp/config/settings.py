@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from preforksmtp.config.destinations import local_syslog, syslog_target
 from preforksmtp.config.values import (
     MIB,
     ValueType,
@@ -31,7 +32,7 @@ from preforksmtp.config.values import (
     variables,
     words,
 )
-from preforksmtp.logs.syslog import FACILITIES, local_syslog, syslog_target
+from preforksmtp.logs.syslog import FACILITIES
 from preforksmtp.process.machine import usable_cpus
 
 PREFIX = "PREFORKSMTP_"

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import shlex
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -338,7 +337,7 @@ def is_hostname(text: str) -> bool:
 
 def local_hostname() -> str:
     """This machine's full name, if it is one that a mail server may have."""
-    return next((name for name in (machine.full_name(), socket.gethostname()) if is_hostname(name)), "localhost")
+    return next((name for name in (machine.full_name(), os.uname().nodename) if is_hostname(name)), "localhost")
 
 
 def shell_words(text: str) -> list[str]:

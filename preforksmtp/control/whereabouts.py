@@ -11,8 +11,8 @@ import os
 from collections.abc import Mapping
 
 from preforksmtp.config import arguments
+from preforksmtp.config.model import ConfigError
 from preforksmtp.config.settings import BY_NAME, PREFIX
-from preforksmtp.server.check import ConfigError
 
 _NAMES = ("control_socket", "chdir")
 _LONGEST = 1 << 20  # bytes of a config file

@@ -19,7 +19,7 @@ from preforksmtp.logs.userconfig import ConfiguredLog, make_configured_log
 from preforksmtp.process import privileges
 
 if TYPE_CHECKING:
-    from preforksmtp.config.load import Config
+    from preforksmtp.config.model import Config
 
 
 class Logs:

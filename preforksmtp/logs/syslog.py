@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from preforksmtp.config.values import ValueType
 from preforksmtp.logs.error import LogError
 from preforksmtp.process.place import reach
 
@@ -43,25 +42,6 @@ _Address = tuple[int, int, int, str, Any]  # as getaddrinfo() gives it
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # in every locale
 _NOT_IN_A_TAG = re.compile(r"[^!-~]|[:\[\]]")
-
-
-def syslog_target() -> ValueType:
-    """The type of `log_syslog_to`: unix:///path, udp://host:port or tcp://host:port."""
-
-    def parse(raw: object) -> str | None:
-        if not raw:
-            return None
-        if not isinstance(raw, str):
-            raise ValueError(f"must be text such as {LOCAL}, not {raw!r}")
-        split_target(raw)
-        return raw
-
-    return ValueType("URL", parse)
-
-
-def local_syslog() -> str:
-    """This machine's own syslog."""
-    return LOCAL if os.path.exists("/dev/log") else f"udp://127.0.0.1:{PORT}"
 
 
 def split_target(text: str) -> tuple[str, str | tuple[str, int]]:

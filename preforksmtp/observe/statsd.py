@@ -127,21 +127,6 @@ class Statsd:
             self._log.error("statsd_host: cannot send to %s: %s; trying again", self._address, fault)
 
 
-def split_address(text: str) -> Address:
-    """HOST, HOST:PORT, [::1]:PORT, or unix:/path. ValueError with the end of a sentence."""
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        path = path[2:] if path.startswith("//") else path
-        if not path:
-            raise ValueError("must be HOST:PORT or unix:/path; the path is missing")
-        return path
-    host, bracket, rest = text[1:].partition("]") if text.startswith("[") else (text.partition(":")[0], "", "")
-    port = rest.removeprefix(":") if bracket else text.partition(":")[2]
-    if not host or (port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536)):
-        raise ValueError(f"must be HOST:PORT, [IPV6]:PORT or unix:/path, not {text!r}")
-    return host, int(port or 8125)
-
-
 def _connect(address: Address) -> socket.socket:
     if isinstance(address, str):
         families = [(socket.AF_UNIX, address)]

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import sys
 
-from preforksmtp.config import load as config
+from preforksmtp.config.model import Config
 from preforksmtp.process import privileges, trust
 from preforksmtp.server.app import AppError, load_app
 
 _LONGEST = 4096  # bytes of what is wrong: it must fit into a pipe that nobody reads yet
 
 
-def rehearse_app(settings: config.Config) -> list[str]:
+def rehearse_app(settings: Config) -> list[str]:
     """What is wrong with it: a line or none."""
     try:
         identity = privileges.find(settings.user, settings.group)
@@ -44,7 +44,7 @@ def _try(app: str) -> list[str]:
     return []
 
 
-def _try_as(identity: privileges.Identity, settings: config.Config, pipe: int) -> None:
+def _try_as(identity: privileges.Identity, settings: Config, pipe: int) -> None:
     """Child."""
     lines = []
     try:

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from preforksmtp.config.load import Config
+from preforksmtp.config.model import Config
 from preforksmtp.process.place import reading
 from preforksmtp.process.watch import FileWatch, mark
 from preforksmtp.server.app import AppError, load_app

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from preforksmtp.config import load as config
 from preforksmtp.config.imports import forgetting_imports
+from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.config.settings import HOOKS
+from preforksmtp.connection.journal import end_strays
 from preforksmtp.connection.limits import make_limiter
-from preforksmtp.connection.service import Service, Terms, end_strays, make_terms
+from preforksmtp.connection.service import Service
 from preforksmtp.connection.service import describe as describe_session
+from preforksmtp.connection.terms import Terms, make_terms
 from preforksmtp.logs import error as log
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net.certificates import CertificateWatch
@@ -41,7 +43,7 @@ from preforksmtp.process.inheritance import Inheritance
 from preforksmtp.process.place import change_folder, named_descriptor
 from preforksmtp.process.title import set_title
 from preforksmtp.server.app import AppError, load_app, start_handler
-from preforksmtp.server.check import ConfigError, warnings
+from preforksmtp.server.check import warnings
 from preforksmtp.server.provisions import provide
 from preforksmtp.server.salts import CHANCE, salt_key
 from preforksmtp.smtp.handler import Hooks as AppHooks
@@ -87,7 +89,7 @@ class Composition:
 
     def __init__(
         self,
-        settings: config.Config,
+        settings: Config,
         logs: Logs,
         revision: Revision,
         inheritance: Inheritance,
@@ -218,12 +220,12 @@ class Composition:
             )
 
 
-def make_contexts(settings: config.Config) -> dict[str, ssl.SSLContext | None]:
+def make_contexts(settings: Config) -> dict[str, ssl.SSLContext | None]:
     """The TLS context of each bind, by its text."""
     return {bind.text: make_context(settings.for_bind(bind)) for bind in settings.binds()}
 
 
-def make_context(settings: config.Config) -> ssl.SSLContext | None:
+def make_context(settings: Config) -> ssl.SSLContext | None:
     """That of one bind, as the hook ssl_context makes it if there is one. TLSError, ConfigError."""
     if not settings.certfile:
         return None

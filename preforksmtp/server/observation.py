@@ -14,6 +14,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
 from preforksmtp import __version__, reference
+from preforksmtp.config.destinations import split_address
 from preforksmtp.control.listener import Control
 from preforksmtp.control.orders import Orders
 from preforksmtp.logs import error as log
@@ -24,11 +25,11 @@ from preforksmtp.net.listener import Listener, ListenError, open_listeners
 from preforksmtp.net.rebind import revise_listeners
 from preforksmtp.observe.process import StatusProcess, Surroundings
 from preforksmtp.observe.snapshot import Facts
-from preforksmtp.observe.statsd import Statsd, split_address
+from preforksmtp.observe.statsd import Statsd
 from preforksmtp.process.place import absolute
 
 if TYPE_CHECKING:
-    from preforksmtp.config.load import Config
+    from preforksmtp.config.model import Config
     from preforksmtp.prefork.master.master import Master
     from preforksmtp.server.composition import Composition
 

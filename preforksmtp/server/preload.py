@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from preforksmtp.config.load import Config
+from preforksmtp.config.model import Config
 from preforksmtp.prefork.alarm import alarm
 from preforksmtp.prefork.master.generation import nothing
 from preforksmtp.server.app import load_app

@@ -1,4 +1,4 @@
-"""Root's half of a reload (the other is prefork/master/reload.py): the configuration read again, and the composition it makes.
+"""What HUP does outside of prefork/ (see prefork/master/reload.py): the configuration is read again, and composed anew.
 
 `rehearse` runs in a throw-away child, `prepare` in the master. Both raise one exception with every error found, and
 leave the process as they found it.
@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from preforksmtp.config import load as config
+from preforksmtp.config.load import load
+from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.config.settings import SETTINGS
 from preforksmtp.logs.error import LogError
 from preforksmtp.logs.opened import Logs
@@ -29,7 +30,7 @@ from preforksmtp.process import pidfile
 from preforksmtp.process.inheritance import Inheritance
 from preforksmtp.process.place import note_folder
 from preforksmtp.server import observation
-from preforksmtp.server.check import ConfigError, check
+from preforksmtp.server.check import check
 from preforksmtp.server.composition import Composition, Surroundings, make_contexts
 
 
@@ -61,10 +62,10 @@ class Invocation:
         note_folder(surroundings.folder)
         return cls(argv, surroundings, manager, predecessor, progress, sockets, pid_file, statuses, inheritance)
 
-    def load(self) -> config.Config:
+    def load(self) -> Config:
         """The configuration as it is now, applied to this process."""
         self.surroundings.restore()
-        settings = config.load(self.argv)
+        settings = load(self.argv)
         settings.apply()
         return settings
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from preforksmtp.config import load as config
+from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.logs import error as log
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net.activation import VARIABLES
@@ -36,7 +36,6 @@ from preforksmtp.process.privileges import PrivilegesError
 from preforksmtp.process.title import set_title
 from preforksmtp.server.app import AppError
 from preforksmtp.server.autoreload import Development
-from preforksmtp.server.check import ConfigError
 from preforksmtp.server.composition import BAD_APP, Composition, Surroundings
 from preforksmtp.server.observation import Observation
 from preforksmtp.server.preload import Preload
@@ -50,7 +49,7 @@ LATER_SIGNALS = (
 ERRORS = (ConfigError, ListenError, TLSError, log.LogError, PidFileError, PrivilegesError)
 
 
-def serve(invocation: Invocation, settings: config.Config) -> int:
+def serve(invocation: Invocation, settings: Config) -> int:
     """Bind, fork, serve until told to stop. The exit code."""
     report = None
     if settings.daemon and not invocation.predecessor:  # a new master is in the background already
@@ -81,7 +80,7 @@ def serve(invocation: Invocation, settings: config.Config) -> int:
 class Server:
     """One run."""
 
-    def __init__(self, invocation: Invocation, settings: config.Config, report: Report | None) -> None:
+    def __init__(self, invocation: Invocation, settings: Config, report: Report | None) -> None:
         self._invocation = invocation
         self._settings = settings
         self._report = report
@@ -292,7 +291,7 @@ class Server:
 class _LogTail:
     """The first process of a daemon: what its error log says of a start that failed."""
 
-    def __init__(self, settings: config.Config) -> None:
+    def __init__(self, settings: Config) -> None:
         self._path = settings.error_logfile
         self._start = os.path.getsize(self._path) if os.path.exists(self._path) else 0
 

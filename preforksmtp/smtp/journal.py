@@ -1,6 +1,6 @@
 """What a dialogue tells of itself: to the logs, to the counters, and to whoever watches for stuck handlers.
 
-The real one is in preforksmtp/connection/service.py; tests record it.
+The real one is in connection/journal.py; tests record it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Limits: what a dialogue asks about its client before it begins something.
 
-Limits knows a client over all its sessions; the real one is in preforksmtp/connection/limits.py. A dialogue without one asks
+Limits knows a client over all its sessions; the real one is in connection/limits.py. A dialogue without one asks
 nothing. What concerns one session alone is in its Rules, how slow it may be in smtp/pace.py. Refusals are Rejects.
 """
 

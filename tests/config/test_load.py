@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from preforksmtp import reference
-from preforksmtp.config.load import CMD_ARGS, Config, ConfigError, load
+from preforksmtp.config.load import CMD_ARGS, load
+from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.config.settings import BY_NAME, SETTINGS
 
 # One setting of each type: a value for each layer, as it is written there.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from preforksmtp.config.model import ConfigError
 from preforksmtp.control.whereabouts import find_socket
-from preforksmtp.server.check import ConfigError
 from tests.processes import ROOT
 
 CODE = "open('executed', 'w')\n"

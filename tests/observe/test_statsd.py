@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from preforksmtp.config.destinations import split_address
 from preforksmtp.observe.snapshot import Facts, take
-from preforksmtp.observe.statsd import DATAGRAM, Address, Statsd, _pack, split_address
+from preforksmtp.observe.statsd import DATAGRAM, Address, Statsd, _pack
 from preforksmtp.prefork.scoreboard import BUCKETS, MESSAGES, READY, SESSIONS, Scoreboard
 from tests.processes import PATIENCE
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from preforksmtp.config.load import ConfigError, load
+from preforksmtp.config.load import load
+from preforksmtp.config.model import ConfigError
 from preforksmtp.server.check import check, warnings
 
 NO_TLS = "require_tls: needs certfile, or no client can start TLS"

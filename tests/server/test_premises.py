@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.config import load as config
+from preforksmtp.config.load import load
+from preforksmtp.config.model import Config
 from preforksmtp.server import premises
 
 BOB = 65534
@@ -23,8 +24,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def load(*arguments: str) -> config.Config:
-    return config.load([*arguments, "preforksmtp.handlers:Discard()"], {})
+def load_with(*arguments: str) -> Config:
+    return load([*arguments, "preforksmtp.handlers:Discard()"], {})
 
 
 def make(folder: Path, uid: int = 0, mode: int = 0o755) -> None:
@@ -36,21 +37,21 @@ def make(folder: Path, uid: int = 0, mode: int = 0o755) -> None:
 @needs_root
 def test_a_log_in_a_folder_that_only_root_may_write_to(folder: Path) -> None:
     make(folder / "log")
-    assert premises.check(load("-u", "nobody", "--access-logfile", "log/access")) == []
+    assert premises.check(load_with("-u", "nobody", "--access-logfile", "log/access")) == []
     assert os.listdir("log") == []
 
 
 @needs_root
 def test_folders_are_looked_at_as_the_workers_user(folder: Path) -> None:
     make(folder / "spool")
-    assert premises.check(load("--spool-dir", "spool")) == []
-    lines = premises.check(load("-u", "nobody", "--spool-dir", "spool"))
+    assert premises.check(load_with("--spool-dir", "spool")) == []
+    lines = premises.check(load_with("-u", "nobody", "--spool-dir", "spool"))
     assert lines == ["spool_dir: the folder spool is not writable for uid 65534"]
-    assert premises.warn(load("-u", "nobody", "--spool-dir", "spool"))[-1:] == lines
+    assert premises.warn(load_with("-u", "nobody", "--spool-dir", "spool"))[-1:] == lines
     os.chown("spool", BOB, BOB)
-    assert premises.check(load("-u", "nobody", "--spool-dir", "spool")) == []
+    assert premises.check(load_with("-u", "nobody", "--spool-dir", "spool")) == []
     make(folder / "carols", 4242, 0o755)
-    (line,) = premises.check(load("-u", "nobody", "--access-logfile", "carols/access"))
+    (line,) = premises.check(load_with("-u", "nobody", "--access-logfile", "carols/access"))
     assert line == "access_logfile: the folder carols is not writable for uid 65534"
 
 
@@ -63,7 +64,7 @@ def test_folders_are_looked_at_as_the_workers_user(folder: Path) -> None:
 ])  # fmt: skip
 def test_whose_the_spool_folder_is(folder: Path, uid: int, mode: int, line: str) -> None:
     make(folder / "spool", uid, mode)
-    lines = [found for found in premises.warn(load("-u", "nobody", "--spool-dir", "spool")) if "spool" in found]
+    lines = [found for found in premises.warn(load_with("-u", "nobody", "--spool-dir", "spool")) if "spool" in found]
     assert lines == ([line] if line else [])
 
 
@@ -72,7 +73,7 @@ def test_whose_the_spool_folder_is(folder: Path, uid: int, mode: int, line: str)
                                                      (BOB, 0o755, True)])  # fmt: skip
 def test_a_pid_file_that_others_could_replace(folder: Path, uid: int, mode: int, warned: bool) -> None:
     make(folder / "run", uid, mode)
-    settings = load("-p", "run/pid")
+    settings = load_with("-p", "run/pid")
     assert premises.check(settings) == []
     assert any(line.startswith("pid: ") and "another number" in line for line in premises.warn(settings)) == warned
 
@@ -81,7 +82,7 @@ def test_a_pid_file_that_others_could_replace(folder: Path, uid: int, mode: int,
                                     ["-b", "lmtp://unix:{}"]])  # fmt: skip
 def test_what_the_master_makes(folder: Path, option: list[str]) -> None:
     def check(path: str) -> list[str]:
-        return premises.check(load(*(word.format(path) for word in option)))
+        return premises.check(load_with(*(word.format(path) for word in option)))
 
     assert check("x") == []
     (missing,) = check("no/x")
@@ -99,10 +100,10 @@ def test_what_the_master_makes(folder: Path, option: list[str]) -> None:
 def test_a_reload_goes_on_with_what_is_in_use(folder: Path) -> None:
     make(folder / "log", os.geteuid())
     options = ["--access-logfile", "log/access", "--spool-dir", "log", "--control-socket", "log/x"]
-    former, other = load(*options), load("--access-logfile", "log/other", *options[2:])
+    former, other = load_with(*options), load_with("--access-logfile", "log/other", *options[2:])
     (folder / "log").rmdir()
     assert len(premises.check(former)) == 3
-    assert premises.check(load(*options), former) == []
+    assert premises.check(load_with(*options), former) == []
     assert premises.check(other, former) == ["access_logfile: the folder log does not exist"]
 
 
@@ -110,7 +111,7 @@ def test_a_reload_goes_on_with_what_is_in_use(folder: Path) -> None:
 def test_a_log_that_workers_cannot_open_again() -> None:
     with tempfile.TemporaryDirectory() as path:  # pytest's own are closed to all others
         (Path(path) / "access").write_text("")
-        settings = load("-u", "nobody", "--access-logfile", f"{path}/access")
+        settings = load_with("-u", "nobody", "--access-logfile", f"{path}/access")
         (line,) = [line for line in premises.warn(settings) if "access" in line]
         assert line.startswith("access_logfile: uid 65534 cannot enter the folder of ")
         assert line.endswith("reopen logs with HUP instead")
@@ -122,5 +123,5 @@ def test_a_log_that_workers_cannot_open_again() -> None:
 def test_the_programs_own_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder / "package", BOB)
     monkeypatch.setattr(premises, "__file__", str(folder / "package" / "premises.py"))
-    assert any("preforksmtp itself, in " in line for line in premises.warn(load("-u", "nobody")))
-    assert not any("preforksmtp itself" in line for line in premises.warn(load("-u", "root")))
+    assert any("preforksmtp itself, in " in line for line in premises.warn(load_with("-u", "nobody")))
+    assert not any("preforksmtp itself" in line for line in premises.warn(load_with("-u", "root")))
