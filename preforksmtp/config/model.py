@@ -75,7 +75,7 @@ class Config:
         ]
         given: Given = {name: (text, origin) for name, text in bind.options.items() if name in allowed}
         if bind.submission and "require_auth" not in given:
-            given["require_auth"] = (True, origin)  # RFC 6409 4.3
+            given["require_auth"] = (True, origin)  # RFC 6409 section 4.3
         values, origins, wrong = parse_all(given)
         if errors or wrong:
             raise ConfigError([*errors, *wrong])

@@ -186,24 +186,24 @@ SETTINGS = (
             "Further files for reload to watch, as a pattern (templates/*.txt, data/**); may be repeated."),
     # --- SMTP
     Setting("hostname", (), hostname(), local_hostname, SMTP,
-            "The name in the greeting and in Received: a domain or an address literal (RFC 5321 4.1.2).",
+            "The name in the greeting and in Received: a domain or an address literal (RFC 5321 section 4.1.2).",
             "session", shown="this machine's full name"),
     Setting("address_syntax", (), choice("lenient", "strict"), "lenient", SMTP,
             "Addresses, names in EHLO and parameters to take: 'lenient' is what real clients send, as in the README; "
-            "'strict' the grammar and the lengths of RFC 5321 4.1.2 and 4.5.3.1.", "session"),
+            "'strict' the grammar and the lengths of RFC 5321 section 4.1.2 and 4.5.3.1.", "session"),
     Setting("max_message_size", (), size(), 32 * MIB, SMTP,
             "Largest message in bytes, 32M or 1 GiB (SIZE, RFC 1870); 0 is no limit.", "session"),
     Setting("max_recipients", (), integer(1), 1000, SMTP,
-            "Most recipients of one message; RFC 5321 4.5.3.1.8 asks for at least 100.", "session"),
+            "Most recipients of one message; RFC 5321 section 4.5.3.1.8 asks for at least 100.", "session"),
     Setting("max_recipient_domains", (), integer(0), 0, SMTP,
             "Most domains among the recipients of one message (RFC 9422); 0 is no limit.", "session"),
     Setting("max_line_length", (), integer(0), 0, SMTP,
-            "Longest line of a message in bytes, with its CRLF; RFC 5321 4.5.3.1.6 has 1000, but clients send longer; "
-            "0 is no limit.", "session"),
+            "Longest line of a message in bytes, with its CRLF; RFC 5321 section 4.5.3.1.6 has 1000, but clients send "
+            "longer; 0 is no limit.", "session"),
     Setting("command_timeout", (), seconds(), 300, SMTP,
-            "Seconds to wait for the next command, all of its line (RFC 5321 4.5.3.2.7).", "session"),
+            "Seconds to wait for the next command, all of its line (RFC 5321 section 4.5.3.2.7).", "session"),
     Setting("data_timeout", (), seconds(), 180, SMTP,
-            "Seconds to wait for the next block of a message, 1 KiB (RFC 5321 4.5.3.2.5).", "session"),
+            "Seconds to wait for the next block of a message, 1 KiB (RFC 5321 section 4.5.3.2.5).", "session"),
     Setting("handshake_timeout", (), seconds(), 30, SMTP,
             "Seconds a TLS handshake may take; at most 10 of them for its first message, the ClientHello.", "session"),
     Setting("session_timeout", (), seconds(zero=True), 0, SMTP,
@@ -247,10 +247,10 @@ SETTINGS = (
             "Folder for temporary files of large messages.", "session", shown="$TMPDIR or /tmp"),
     Setting("bare_newlines", (), choice("reject", "accept"), "reject", SMTP,
             "A CR or LF alone in a message: reject it with 550 after the end of data, or keep it as content "
-            "(RFC 5321 2.3.8).", "session"),
+            "(RFC 5321 section 2.3.8).", "session"),
     Setting("pipelined_body", (), choice("reject", "accept"), "reject", SMTP,
-            "A message that is sent right behind DATA, without waiting for 354 (RFC 2920 3.1): reject it with 554 and "
-            "close the connection, or take it.", "session"),
+            "A message that is sent right behind DATA, without waiting for 354 (RFC 2920 section 3.1): reject it with 554 "
+            "and close the connection, or take it.", "session"),
     # --- limits
     Setting("max_connections", (), integer(), 0, LIMITS,
             "Most sessions at once in all workers; one more is told 421 4.3.2. 0 is no limit but threads."),

@@ -311,7 +311,7 @@ def _certificate_files(name: str, raw: object) -> tuple[str, str | None]:
 
 
 def hostname() -> ValueType:
-    """The name a server gives itself: a domain or an address literal (RFC 5321 4.1.2, 4.1.3)."""
+    """The name a server gives itself: a domain or an address literal (RFC 5321 section 4.1.2, 4.1.3)."""
 
     def parse(raw: object) -> str:
         text = _text(raw).strip()
@@ -337,7 +337,7 @@ def is_hostname(text: str) -> bool:
 
 def local_hostname() -> str:
     """This machine's full name, if it is one that a mail server may have."""
-    return next((name for name in (machine.full_name(), os.uname().nodename) if is_hostname(name)), "localhost")
+    return next((name for name in machine.names() if is_hostname(name)), "localhost")
 
 
 def shell_words(text: str) -> list[str]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from preforksmtp.observe.snapshot import Facts, as_json, take, workers_json
 from preforksmtp.prefork.master import child
-from preforksmtp.prefork.master.query import SESSIONS, STACKS, Inquiry, Line
+from preforksmtp.prefork.master.query import Inquiry
+from preforksmtp.prefork.questions import SESSIONS, STACKS, Line
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master.child import Child

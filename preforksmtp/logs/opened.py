@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import Any
 
 from preforksmtp.logs import error as log
 from preforksmtp.logs.access import AccessLog, open_access_log
@@ -18,12 +18,9 @@ from preforksmtp.logs.transcript import Transcript, open_transcript
 from preforksmtp.logs.userconfig import ConfiguredLog, make_configured_log
 from preforksmtp.process import privileges
 
-if TYPE_CHECKING:
-    from preforksmtp.config.model import Config
-
 
 class Logs:
-    def __init__(self, settings: Config, former: Logs | None = None) -> None:
+    def __init__(self, settings: Any, former: Logs | None = None) -> None:
         """`former`: those in force. What they have open already stays in use where it cannot be opened again."""
         owner = privileges.find(settings.user, settings.group)
         error = former.error.file if former is not None else None

@@ -137,7 +137,7 @@ class Syslog:
         """Whether that is the end of it. False: no connection any more, try another."""
         stream = sock.type == socket.SOCK_STREAM
         if stream:
-            message += b"\n"  # RFC 6587 3.4.2
+            message += b"\n"  # RFC 6587 section 3.4.2
         try:
             if sock.send(message) == len(message):
                 return True

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preforksmtp.prefork.master.recycling import REASONS
+from preforksmtp.prefork.reasons import REASONS
 from preforksmtp.prefork.scoreboard import (
     BOUNDS,
     DRAINING,

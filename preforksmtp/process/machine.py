@@ -22,6 +22,11 @@ _MOUNT = re.compile(r"^\d+ \d+ \S+ (\S+) (\S+) .*- (cgroup2?) \S+ (\S+)$", re.MU
 _ESCAPE = re.compile(r"\\([0-7]{3})")  # a space and its like, in the file mountinfo
 
 
+def names() -> tuple[str, str]:
+    """What this machine is called: its full name, and the kernel's own."""
+    return full_name(), socket.gethostname()
+
+
 @functools.cache
 def full_name() -> str:
     """The kernel's name of this machine; where it has no dot, what the resolver makes of it. HUP asks nobody again."""

@@ -12,8 +12,8 @@ import re
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.reply import Reject, Reply
 
-# RFC 6531 3.3: UTF-8 in atoms and labels, but no C1 control characters. All by what they exclude: a set that reaches to
-# U+10FFFF takes re.compile 3 ms, there are many in a path, and every start of the server would wait for them.
+# RFC 6531 section 3.3: UTF-8 in atoms and labels, but no C1 control characters. All by what they exclude: a set that
+# reaches to U+10FFFF takes re.compile 3 ms, there are many in a path, and every start of the server would wait for them.
 _ATOM = r"[^\x00-\x20\"(),.:;<>@\[\\\]\x7f-\xa0]+"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
 _QUOTED_STRING = r'"(?:[^\x00-\x1f"\\\x7f-\xa0]|\\[ -~])*"'
@@ -30,9 +30,9 @@ _IS_DOMAIN = re.compile(_DOMAIN)
 _IS_HELO = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 _GENERAL_LITERAL = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+")
 
-LOCAL_PART_OCTETS = 64  # RFC 5321 4.5.3.1.1
-DOMAIN_OCTETS = 255  # RFC 5321 4.5.3.1.2
-PATH_OCTETS = 256  # RFC 5321 4.5.3.1.3, with its punctuation
+LOCAL_PART_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
+DOMAIN_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
+PATH_OCTETS = 256  # RFC 5321 section 4.5.3.1.3, with its punctuation
 
 Path = tuple[str, int]  # a mailbox, and where its path ends
 

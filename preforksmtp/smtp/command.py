@@ -11,7 +11,7 @@ from collections.abc import Container
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.reply import Reject
 
-COMMAND_LINE_OCTETS = 2048  # RFC 5321 4.5.3.1.4 asks for 512
+COMMAND_LINE_OCTETS = 2048  # RFC 5321 section 4.5.3.1.4 asks for 512
 ENVELOPE_LINE_OCTETS = 4096  # of MAIL and RCPT: a path, and as much for the parameters that extensions add
 AUTH_LINE_OCTETS = 12288  # RFC 4954 section 4
 
@@ -46,7 +46,7 @@ def decode(line: bytes) -> str:
 
 
 def _forgive(text: str) -> str:
-    """What is not printable and yet legal: tabs at the end (RFC 5321 4.1.1); the joiners of Indic and Arabic."""
+    """What is not printable and yet legal: tabs at the end (RFC 5321 section 4.1.1); joiners of Indic and Arabic."""
     text = text.rstrip(" \t")
     if not text.translate(_JOINERS).isprintable():
         raise Reject(reply.BAD_CHARACTERS)

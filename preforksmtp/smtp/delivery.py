@@ -39,7 +39,7 @@ def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
     except Reject as refusal:
         answer = refusal.reply
     outcome = _outcome(transaction, answer) if transaction.refused is not None else answer
-    dialogue.transaction = None  # RFC 5321 4.1.1.4: the buffers are cleared, whatever the outcome
+    dialogue.transaction = None  # RFC 5321 section 4.1.1.4: the buffers are cleared, whatever the outcome
     dialogue.journal.message(dialogue.session, transaction, reader.size, outcome)
     dialogue.session.xforward = NOTHING
     if outcome.code < 400:

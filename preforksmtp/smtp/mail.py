@@ -164,7 +164,7 @@ def bdat(dialogue: Dialogue, argument: str) -> None:
 
 def _before_body(dialogue: Dialogue, transaction: Transaction) -> None:
     if not transaction.recipients:
-        # RFC 5321 4.1.1.4 leaves the choice; RFC 2033 4.2 does not
+        # RFC 5321 section 4.1.1.4 leaves the choice; RFC 2033 section 4.2 does not
         raise Reject(reply.RECIPIENT_FIRST if dialogue.session.lmtp else reply.NO_VALID_RECIPIENTS)
     if dialogue.limits is not None:
         dialogue.limits.body(transaction.sender, transaction.recipients)

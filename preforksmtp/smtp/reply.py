@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
-_LINE_ROOM = 490  # RFC 5321 4.5.3.1.5: 512 octets with code, enhanced code and CRLF
+_LINE_ROOM = 490  # RFC 5321 section 4.5.3.1.5: 512 octets with code, enhanced code and CRLF
 
 # What a reply code says by itself, where a handler gives no enhanced status code (RFC 3463).
 _DEFAULT_ENHANCED = {

@@ -17,7 +17,7 @@ from preforksmtp.observe import page, plot
 from preforksmtp.observe.history import History, Sample
 from preforksmtp.observe.page import POLICY, render
 from preforksmtp.observe.snapshot import Facts, Snapshot, take
-from preforksmtp.prefork.master.recycling import AGE
+from preforksmtp.prefork.reasons import AGE
 from preforksmtp.prefork.scoreboard import (
     BUCKETS,
     BYTES,

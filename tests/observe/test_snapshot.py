@@ -9,7 +9,7 @@ import pytest
 
 from preforksmtp.observe.history import History
 from preforksmtp.observe.snapshot import Facts, as_json, quantile, take
-from preforksmtp.prefork.master.recycling import AGE
+from preforksmtp.prefork.reasons import AGE
 from preforksmtp.prefork.scoreboard import BOUNDS, BUCKETS, DRAINING, MESSAGES, READY, SESSIONS, SINCE, Scoreboard, Slot
 
 FACTS = Facts("1.0", "mail", 4711, time.time() - 100, ["smtp://127.0.0.1:25"])

@@ -14,7 +14,7 @@ from preforksmtp.observe.metrics import exposition
 from preforksmtp.observe.page import render
 from preforksmtp.observe.snapshot import Facts, as_json, take
 from preforksmtp.prefork import calls, scoreboard
-from preforksmtp.prefork.master.recycling import REASONS
+from preforksmtp.prefork.reasons import REASONS
 from preforksmtp.prefork.scoreboard import (
     BOUNDS,
     BUCKETS,

@@ -194,7 +194,7 @@ def test_a_quota_of_this_kernel(tmp_path: Path) -> None:
         (group / "cpu.cfs_quota_us").write_text("100000")
     except OSError:
         pytest.skip("needs a writable control group for cpu, of version 1")
-    program = f"open('{group}/cgroup.procs', 'w').write('0'); from preforksmtp.machine import *; print(usable_cpus())"
+    program = f"open('{group}/cgroup.procs', 'w').write('0'); from preforksmtp.process.machine import *; print(usable_cpus())"
     try:
         with Program([sys.executable, "-c", program], cwd=ROOT) as asked:
             assert asked.wait() == 0

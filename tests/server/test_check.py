@@ -111,7 +111,7 @@ def test_warnings(monkeypatch):
 @pytest.mark.parametrize("migrate", [False, True])
 def test_reuse_port_says_what_it_costs(monkeypatch, migrate):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr("preforksmtp.net.lanes.queues_migrate", lambda: migrate)
+    monkeypatch.setattr("preforksmtp.server.check.queues_migrate", lambda: migrate)
     (line,) = warnings(load(["--reuse-port"], {}))
     assert line.startswith("reuse_port: a connection waits for one worker")
     assert ("may be lost" in line) is not migrate

@@ -34,12 +34,13 @@ from typing import Any, NoReturn, Protocol
 from preforksmtp.prefork import atfork, scoreboard
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.leaving import Leaving
-from preforksmtp.prefork.master.query import Describe, Respondent
-from preforksmtp.prefork.master.recycling import STUCK, Limits, RecyclingConfig, resident_memory
+from preforksmtp.prefork.reasons import STUCK
 from preforksmtp.prefork.reclaim import reclaim
 from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
 from preforksmtp.prefork.signals import ALARMS, SignalQueue, name
 from preforksmtp.prefork.worker.affinity import CALM, Affinity
+from preforksmtp.prefork.worker.answer import Describe, Respondent
+from preforksmtp.prefork.worker.lifetime import Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.worker.pool import Pool, Serve, TurnAway
 from preforksmtp.prefork.worker.seat import Drain
 from preforksmtp.prefork.worker.stuck import StuckHandlers

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from preforksmtp.prefork.master.query import SESSIONS, Inquiry, Respondent
+from preforksmtp.prefork.master.query import Inquiry
 from preforksmtp.prefork.pages import PAGE
+from preforksmtp.prefork.questions import SESSIONS
 from preforksmtp.prefork.scoreboard import SINCE, Scoreboard
+from preforksmtp.prefork.worker.answer import Respondent
 from preforksmtp.prefork.worker.seat import Drain, Seat
 
 

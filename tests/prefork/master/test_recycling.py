@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from preforksmtp.prefork.master import recycling
-from preforksmtp.prefork.master.recycling import Limits, resident_memory
+from preforksmtp.prefork.worker.lifetime import Limits, resident_memory
 from tests.prefork.conftest import Server, Start
 from tests.processes import wait_until
 
