@@ -52,7 +52,7 @@ class Sink(Handler):
             raise ValueError(message)
 """
 ARGUMENTS = (
-    "--workers", "2", "--threads", "50", "--allow-insecure-auth", "--auth-failure-delay", "0",
+    "--workers", "2", "--threads", "8", "--allow-insecure-auth", "--auth-failure-delay", "0",
     "--max-auth-failures", "0", "--max-idle-commands", "50",
     "--max-message-size", "200000", "--spool-threshold", "50000",
 )  # fmt: skip
@@ -358,7 +358,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=20000, help="of each kind (default: 20000)")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {','.join(KINDS)} (default: all)")
-    parser.add_argument("--most", type=int, default=6144, metavar="KIB", help="growth after warm-up (default: 6144)")
+    parser.add_argument("--most", type=int, default=8192, metavar="KIB", help="growth after warm-up (default: 8192)")
     parser.add_argument("--clients", type=int, default=2, help="processes, six threads each (default: 2)")
     arguments = parser.parse_args()
     kinds = arguments.kinds.split(",")

@@ -580,3 +580,15 @@ def outcome(data: bytes, here: int) -> ClientHello | str | None:
             return found
         assert reader.needed > here
         here = reader.needed
+
+
+@pytest.mark.parametrize(("count", "known"), [(2, True), (128, True), (129, False), (4000, False)])
+def test_more_protocols_than_anybody_offers_are_left_to_openssl(count: int, known: bool) -> None:
+    names = b"\x02h2" * (count - 1) + b"\x04smtp"
+    content = struct.pack("!H", len(names)) + names
+    body = b"\x03\x03" + bytes(32) + b"\0" + b"\0\x02\x13\x01" + b"\x01\0" + struct.pack("!HHH", len(content) + 4, 16, len(content)) + content
+    message = b"\x01" + struct.pack("!I", len(body))[1:] + body
+    found = parse_hello(b"\x16\x03\x01" + struct.pack("!H", len(message)) + message)
+    assert found is not None
+    assert (b"smtp" in found.protocols) == known
+    assert len(found.protocols) in (count, 0)

@@ -333,3 +333,13 @@ def test_a_drain_ends_the_wait() -> None:
         with pytest.raises(EOFError):
             read_header(ours, Wait(within(60).header, drain))
     drain.close()
+
+
+@pytest.mark.parametrize(("count", "taken"), [(0, True), (128, True), (129, False), (20_000, False)])
+def test_more_tlvs_than_anybody_sends_are_refused(count: int, taken: bool) -> None:
+    header = v2(0x11, BLOCK4 + b"\x04\0\0" * count)
+    if taken:
+        assert parse_v2(header) == FOUR
+    else:
+        with pytest.raises(ProxyError, match="more than 128 TLVs"):
+            parse_v2(header)

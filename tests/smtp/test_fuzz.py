@@ -128,3 +128,69 @@ def test_parsers(name: str, parse: Callable[[str], object], originals: list[str]
             parse(text)
         except Reject as refusal:
             assert 400 <= refusal.reply.code < 600
+
+
+# --- chunks, and LMTP
+
+CHUNKS = [
+    b"BDAT 5\r\nhello", b"BDAT 0\r\n", b"BDAT 3 LAST\r\nbye", b"BDAT 0 LAST\r\n", b"BDAT 4096\r\n" + b"x" * 4096, b"BDAT 7\r\nab\r\n.\r\n",
+    b"BDAT 9 LAST\r\nRSET\r\n.\r\n", b"BDAT\r\n", b"BDAT 5 last\r\n12345", b"bdat 1\r\n\0", b"BDAT -1\r\n", b"BDAT 1 2 3\r\n",
+    b"BDAT 99999999999999999999999\r\n", b"BDAT 2001\r\n" + b"y" * 2001, b"NOOP\r\n", b"RSET\r\n", b"DATA\r\n", b"VRFY x\r\n", b"QUIT\r\n",
+    b"LHLO again.example\r\n", b"MAIL FROM:<c@example.com>\r\n", b"STARTTLS\r\n", b"\r\n", b"BDAT 3\r\nab",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize("app", [App, Streaming])
+def test_chunks(app: type[App], lmtp: bool) -> None:
+    """What a client counts as content is never run as a command, and what is acknowledged is what it sent."""
+    for seed in range(600):
+        chance = random.Random(seed)
+        kept: list[str] = []
+        handler = type("Fuzzed", (app,), {"kept": kept})
+        hello = b"LHLO c.example\r\n" if lmtp else b"EHLO c.example\r\n"
+        begun = [hello, b"MAIL FROM:<a@example.com>\r\n", b"RCPT TO:<b@example.org>\r\n"]
+        pieces = []
+        for _ in range(chance.randrange(1, 4)):
+            pieces += begun[bool(pieces) :] if chance.random() < 0.9 else begun
+            pieces += [chance.choice(CHUNKS) for _ in range(chance.randrange(1, 6))]
+        sent = b"".join(mutate(chance, piece) if chance.random() < 0.1 else piece for piece in pieces)
+        spoken = talk(
+            sent, handler, cut=seed % 5, lmtp=lmtp, max_errors=0, max_message_size=5000, offer_tls=True, spool_threshold=1000,
+        )  # fmt: skip
+        assert not spoken.journal.named("handler_failed"), f"seed {seed}: {sent!r}"
+        acknowledged = [reply.rpartition(" ")[2] for reply in spoken.replies if reply.startswith("250 2.0.0 kept")]
+        assert sorted(set(acknowledged)) == sorted(kept), f"seed {seed}: {sent!r}"
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_lmtp_dialogues(block: int) -> None:
+    """A reply for each recipient, and no other after a message."""
+    for seed in range(block * 100, (block + 1) * 100):
+        kept: list[str] = []
+        handler = type("Fuzzed", (App,), {"kept": kept})
+        sent = dialogue(seed).replace(b"EHLO", b"LHLO")
+        spoken = talk(sent, handler, cut=seed % 7, lmtp=True, max_errors=0, max_message_size=2000)
+        assert not spoken.journal.named("handler_failed"), f"seed {seed}: {sent!r}"
+        acknowledged = [reply.rpartition(" ")[2] for reply in spoken.replies if reply.startswith("250 2.0.0 kept")]
+        assert sorted(set(acknowledged)) == sorted(kept), f"seed {seed}: {sent!r}"
+
+
+def test_whole_chunks_are_kept_as_they_were_sent() -> None:
+    """Of any size, cut anywhere by the network and by the client."""
+    for seed in range(150):
+        chance = random.Random(seed)
+        content = chance.randbytes(chance.choice((0, 1, 5, 300, 4096, 9000)))
+        cuts = sorted(chance.randrange(len(content) + 1) for _ in range(chance.randrange(4)))
+        parts = [content[start:end] for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+        sent = b"".join(b"BDAT %d%s\r\n%s" % (len(part), b" LAST" * (n == len(parts) - 1), part) for n, part in enumerate(parts))
+        seen: list[bytes] = []
+
+        class Keep(Handler):
+            def message(self, message: Any) -> None:
+                seen.append(message.open().read())  # noqa: B023 - called at once
+
+        begun = b"EHLO c.example\r\nMAIL FROM:<a@example.com> BODY=BINARYMIME\r\nRCPT TO:<b@example.org>\r\n"
+        spoken = talk(begun + sent + b"NOOP\r\nQUIT\r\n", Keep, cut=chance.choice((0, 1, 7, 1000)), spool_threshold=1000)
+        assert seen == [content], f"seed {seed}"
+        assert spoken.codes[-3:] == [250, 250, 221]
