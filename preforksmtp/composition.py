@@ -106,13 +106,14 @@ class Composition:
         names = [hook.name for hook in HOOKS if hook.name != "ssl_context"]
         functions = {name: function for name in names if (function := getattr(settings, name)) is not None}
         self.hooks = Hooks(functions, forgetting_imports)
+        self._warnings = warnings(settings)
 
     def plan(self) -> Plan:
         return Plan(self.settings, self._lanes, self.boot, self.hooks)
 
     def announce(self) -> None:
         """Master: its workers serve."""
-        for line in warnings(self.settings):
+        for line in self._warnings:
             self.log.warning("%s", line)
         for listener in self.listeners:
             self.log.info("listening on %s://%s", listener.bind.scheme, listener.address)
