@@ -120,10 +120,10 @@ class Composition:
 
     def enter_status(self) -> None:
         """Status process, first thing. A fault of the log is a worker's to tell; a wrong identity ends it."""
+        set_title(self.settings.name, "status")  # its file in /proc is root's once we are not
         self._drop_privileges()
         with contextlib.suppress(log.LogError):
             self.logs.install()
-        set_title(self.settings.name, "status")
 
     def _drop_privileges(self) -> None:
         """Worker, before it runs any code of the application, or opens a file."""
@@ -146,12 +146,12 @@ class Composition:
         """Worker, after the fork: load APP and make the service of its session threads."""
         with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
             self.surroundings.restore()
+        set_title(self.settings.name, "worker")  # its file in /proc is root's once we are not
         self._drop_privileges()
         try:
             self.logs.install()
         except log.LogError as error:  # the master could apply it, and who has changed that may be a worker
             self.log.error("%s; a plain error log stands in for it", error)
-        set_title(self.settings.name, "worker")
         if self.settings.scheduling == "auto":
             schedule_as_batch()
         worker.on_reopen.append(self.logs.reopen)
