@@ -117,20 +117,21 @@ class Composition:
         names = [hook.name for hook in HOOKS if hook.name != "ssl_context"]
         functions = {name: function for name in names if (function := getattr(settings, name)) is not None}
         self.hooks = Hooks(functions, forgetting_imports)
+        self._warnings = warnings(settings)
 
     def plan(self) -> Plan:
         return Plan(self.settings, self._lanes, self.boot, self.hooks)
 
     def announce(self) -> None:
         """Master: its workers serve."""
-        for line in warnings(self.settings):
+        for line in self._warnings:
             self.log.warning("%s", line)
         for listener in self.listeners:
             self.log.info("listening on %s://%s", listener.bind.scheme, listener.address)
 
     def enter_status(self) -> None:
         """Status process, first thing. A fault of the log is a worker's to tell; a wrong identity ends it."""
-        set_title(self.settings.name, "status")  # before: what has dropped its privileges cannot write to its /proc
+        set_title(self.settings.name, "status")  # its file in /proc is root's once we are not
         self._drop_privileges()
         with contextlib.suppress(log.LogError):
             self.logs.install()
@@ -159,7 +160,7 @@ class Composition:
         """Worker, after the fork: load APP and make the service of its session threads."""
         with contextlib.suppress(ConfigError):  # a folder that is gone, but we are in it
             self.surroundings.restore()
-        set_title(self.settings.name, "worker")  # before: what has dropped its privileges cannot write to its /proc
+        set_title(self.settings.name, "worker")  # its file in /proc is root's once we are not
         self._drop_privileges()
         try:
             self.logs.install()

@@ -169,8 +169,8 @@ def _warn_of_logs(config: Config, owner: privileges.Identity) -> list[str]:
     """The master opens them, and a worker has what it has opened; but at USR1 each opens its own."""
     files = {name: file for name in _LOGS if (file := getattr(config, name)) and os.path.isfile(file)}
     return [
-        f"{name}: uid {owner.uid} cannot enter the folder of {file}: at USR1 workers go on with the old file; "
-        "reopen logs with HUP instead"
+        f"{name}: uid {owner.uid} cannot enter the folder of {file}: at USR1 workers keep the old file; reopen logs "
+        "with HUP instead"
         for name, file in files.items()
         if not owner.may_enter(os.path.dirname(file) or ".")
     ]

@@ -66,6 +66,7 @@ def test_low_port_and_key_of_root(folder: Path, certificate: Certificate) -> Non
         facts = status(old)
         assert facts["Uid"].split() == facts["Gid"].split() == [str(NOBODY)] * 4
         assert facts["Groups"].split() == [str(NOBODY)]
+        assert facts["Name"] == "preforksmtp w"  # what 15 bytes hold of it
         assert (int(facts["CapEff"], 16), facts["NoNewPrivs"], facts["Umask"]) == (0, "1", "0027")
         assert status(server.pid)["Uid"].split() == ["0"] * 4
         deliver(port)

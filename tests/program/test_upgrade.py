@@ -160,6 +160,7 @@ BROKEN = {
     "config": ("workers = = 2\n", None),
     "certificate": ("certfile = 'absent.pem'\n", None),
     "another bind in use": ("BUSY", None),
+    "a log that nobody reads": ("error_logfile = 'pipe'\n", None),
     "program": ("", None),
 }
 
@@ -167,6 +168,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_program_leaves_the_old_one(serve: Serve, app: Path, name: str) -> None:
     config, code = BROKEN[name]
+    os.mkfifo(app / "pipe")
     if name == "program":
         write_config(app, "def pre_exec(server):\n    import sys\n    sys.orig_argv[0] = '/nonexistent/python'\n")
     server = serve("app:handler").ready()

@@ -102,19 +102,17 @@ def test_the_old_master_is_killed_right_after_usr2(app: Path, held: str) -> None
 HANGS = {
     "config": "import time\ntime.sleep(3600)\n",
     "config that ignores TERM": "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(3600)\n",
-    "log": "error_logfile = 'pipe'\n",
     "preload": "preload = True\n",
 }
 
 
 @pytest.mark.parametrize(
     ("what", "preload"),
-    [("config", False), ("config", True), ("config that ignores TERM", False), ("log", False), ("preload", True)],
+    [("config", False), ("config", True), ("config that ignores TERM", False), ("preload", True)],
 )
 def test_a_new_program_that_hangs_is_given_up(serve: Serve, app: Path, what: str, preload: bool) -> None:
     """Wherever that is before its loop runs."""
     settings = "boot_timeout = 2\n" + ("preload = True\n" if preload else "")
-    os.mkfifo(app / "pipe")
     write_config(app, settings)
     server = serve("app:handler").ready()
     before, fds, port = server.children(), descriptors(server.pid), server.port()
