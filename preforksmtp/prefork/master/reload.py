@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from preforksmtp.prefork.alarm import Overdue, alarm
 from preforksmtp.prefork.hooks import explain
-from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master import audit, child
 from preforksmtp.prefork.master.generation import Generation, nothing
 from preforksmtp.prefork.master.rehearsal import Rehearsal
 
@@ -158,7 +158,8 @@ class Reload:
             return
         self._canary = None
         self._kills += 1
-        killed = worker.status is not None and os.WIFSIGNALED(worker.status) and not worker.reason
+        # By somebody; or by us, for somebody took it over as soon as it served, before we knew that it did.
+        killed = worker.status is not None and os.WIFSIGNALED(worker.status) and worker.reason in ("", audit.REASON)
         if not killed or self._kills > KILLS:
             why = f"{how} ({worker.reason})" if worker.reason else how
             self._fail(f"the first new worker, {worker.pid}, {why} before it was ready")
