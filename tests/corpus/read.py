@@ -47,13 +47,20 @@ def read(message: Message | Content) -> dict[str, Any]:
         assert b"".join(pieces) == attachment.content
         assert "/" not in attachment.name and len(attachment.name.encode()) <= 200 and attachment.name.isprintable()
         files.append([attachment.name, attachment.content_type, attachment.content.decode("latin-1")])
+    parsed = message.parse()
+    assert parsed["X-Not-There"] is None
     return {
         "headers": items,
+        "addresses": {
+            name: [[each.display_name, each.addr_spec] for each in value.addresses]
+            for name, value in parsed.items()
+            if hasattr(value, "addresses")
+        },
         "text": message.text,
         "html": message.html,
         "files": files,
-        "defects": [type(defect).__name__ for defect in message.parse().defects],
-        "parts": read_parsed(message.parse()),
+        "defects": [type(defect).__name__ for defect in parsed.defects],
+        "parts": read_parsed(parsed),
     }
 
 
@@ -66,7 +73,7 @@ def read_parsed(message: EmailMessage) -> list[list[str]]:
             assert "\r" not in value and "\n" not in value
             assert part[name] is not None and part.get_all(name)
             for attribute in (
-                "addresses", "groups", "address", "datetime", "version", "params", "content_type", "cte", "defects",
+                "groups", "address", "datetime", "version", "params", "content_type", "cte", "defects",
                 "content_disposition", "maintype", "subtype", "name", "max_count",
             ):  # fmt: skip
                 repr(getattr(value, attribute, None))
