@@ -7,6 +7,7 @@ import shlex
 import shutil
 import smtplib
 import sys
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,35 @@ def test_the_commands_are_understood(command: str) -> None:
         arguments.parse(words)
 
 
-@pytest.mark.parametrize("app", ["app:handler", "mx:Mail", "store:Digest", "old:Inbox"])
+@pytest.mark.parametrize("app", ["app:handler", "files:handler", "mx:Mail", "store:Digest", "old:Inbox"])
 def test_the_applications_take_mail(app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = app.partition(":")[0]
     (tmp_path / f"{name}.py").write_text(FILES[f"{name}.py"])
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     try:
         with Server(app) as server, smtplib.SMTP(server.host, server.port) as client:
             client.sendmail("me@example.com", ["you@example.com"], "Subject: hello\n\nIt works.")
             assert len(server.messages) == 1
     finally:
         sys.modules.pop(name, None)
+
+
+def test_attachments_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = EmailMessage()
+    message["Subject"] = "Grüße"
+    message.set_content("text")
+    message.add_attachment(b"\0\xff", maintype="application", subtype="pdf", filename="../é.pdf")
+    names: dict[str, Any] = {}
+    exec(FILES["files.py"], names)
+    monkeypatch.chdir(tmp_path)
+    with Server(names["handler"], spool_threshold=0) as server, smtplib.SMTP(server.host, server.port) as client:
+        client.send_message(message, "me@example.com", ["you@example.com"])
+        [received] = server.messages
+    assert [(file.name, file.read_bytes()) for file in (tmp_path / "files").iterdir()] == [
+        (f"{received.id}-é.pdf", b"\0\xff")
+    ]
+    assert (received.headers["Subject"], received.text) == ("Grüße", "text\n"), "also when the server is gone"
 
 
 def test_the_test_passes() -> None:

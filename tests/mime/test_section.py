@@ -8,7 +8,6 @@ from preforksmtp.mime import section
 from preforksmtp.mime.section import MOST_FIELDS, MOST_OCTETS, find_body, mailbox_line, read_section, split_fields
 from preforksmtp.mime.source import Memory
 
-
 ROWS = [  # content; how much of it is the section, and where the body begins; whether an empty line is between
     (b"", 0, 0, True),
     (b"\r\n", 0, 2, True),
