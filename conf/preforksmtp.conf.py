@@ -122,31 +122,31 @@
 
 # --- SMTP
 
-# The name in the greeting and in Received: a domain or an address literal (RFC 5321 4.1.2). Per
-# bind. Default: this machine's full name.
+# The name in the greeting and in Received: a domain or an address literal (RFC 5321 section
+# 4.1.2). Per bind. Default: this machine's full name.
 # hostname = None
 
 # Addresses, names in EHLO and parameters to take: 'lenient' is what real clients send, as in the
-# README; 'strict' the grammar and the lengths of RFC 5321 4.1.2 and 4.5.3.1. Per bind.
+# README; 'strict' the grammar and the lengths of RFC 5321 section 4.1.2 and 4.5.3.1. Per bind.
 # address_syntax = "lenient"
 
 # Largest message in bytes, 32M or 1 GiB (SIZE, RFC 1870); 0 is no limit. Per bind.
 # max_message_size = 33554432
 
-# Most recipients of one message; RFC 5321 4.5.3.1.8 asks for at least 100. Per bind.
+# Most recipients of one message; RFC 5321 section 4.5.3.1.8 asks for at least 100. Per bind.
 # max_recipients = 1000
 
 # Most domains among the recipients of one message (RFC 9422); 0 is no limit. Per bind.
 # max_recipient_domains = 0
 
-# Longest line of a message in bytes, with its CRLF; RFC 5321 4.5.3.1.6 has 1000, but clients send
-# longer; 0 is no limit. Per bind.
+# Longest line of a message in bytes, with its CRLF; RFC 5321 section 4.5.3.1.6 has 1000, but
+# clients send longer; 0 is no limit. Per bind.
 # max_line_length = 0
 
-# Seconds to wait for the next command, all of its line (RFC 5321 4.5.3.2.7). Per bind.
+# Seconds to wait for the next command, all of its line (RFC 5321 section 4.5.3.2.7). Per bind.
 # command_timeout = 300
 
-# Seconds to wait for the next block of a message, 1 KiB (RFC 5321 4.5.3.2.5). Per bind.
+# Seconds to wait for the next block of a message, 1 KiB (RFC 5321 section 4.5.3.2.5). Per bind.
 # data_timeout = 180
 
 # Seconds a TLS handshake may take; at most 10 of them for its first message, the ClientHello. Per
@@ -208,11 +208,11 @@
 # spool_dir = None
 
 # A CR or LF alone in a message: reject it with 550 after the end of data, or keep it as content
-# (RFC 5321 2.3.8). Per bind.
+# (RFC 5321 section 2.3.8). Per bind.
 # bare_newlines = "reject"
 
-# A message that is sent right behind DATA, without waiting for 354 (RFC 2920 3.1): reject it with
-# 554 and close the connection, or take it. Per bind.
+# A message that is sent right behind DATA, without waiting for 354 (RFC 2920 section 3.1): reject
+# it with 554 and close the connection, or take it. Per bind.
 # pipelined_body = "reject"
 
 

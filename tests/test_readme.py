@@ -7,6 +7,7 @@ import shlex
 import shutil
 import smtplib
 import sys
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,35 @@ def test_the_commands_are_understood(command: str) -> None:
         arguments.parse(words)
 
 
-@pytest.mark.parametrize("app", ["app:handler", "mx:Mail", "store:Digest", "old:Inbox"])
+@pytest.mark.parametrize("app", ["app:handler", "files:handler", "mx:Mail", "store:Digest", "old:Inbox"])
 def test_the_applications_take_mail(app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = app.partition(":")[0]
     (tmp_path / f"{name}.py").write_text(FILES[f"{name}.py"])
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     try:
         with Server(app) as server, smtplib.SMTP(server.host, server.port) as client:
             client.sendmail("me@example.com", ["you@example.com"], "Subject: hello\n\nIt works.")
             assert len(server.messages) == 1
     finally:
         sys.modules.pop(name, None)
+
+
+def test_attachments_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = EmailMessage()
+    message["Subject"] = "Grüße"
+    message.set_content("text")
+    message.add_attachment(b"\0\xff", maintype="application", subtype="pdf", filename="../é.pdf")
+    names: dict[str, Any] = {}
+    exec(FILES["files.py"], names)
+    monkeypatch.chdir(tmp_path)
+    with Server(names["handler"], spool_threshold=0) as server, smtplib.SMTP(server.host, server.port) as client:
+        client.send_message(message, "me@example.com", ["you@example.com"])
+        [received] = server.messages
+    assert [(file.name, file.read_bytes()) for file in (tmp_path / "files").iterdir()] == [
+        (f"{received.id}-é.pdf", b"\0\xff")
+    ]
+    assert (received.headers["Subject"], received.text) == ("Grüße", "text\n"), "also when the server is gone"
 
 
 def test_the_test_passes() -> None:
@@ -92,11 +111,13 @@ def test_every_order_is_in_the_table(order: Order) -> None:
 
 
 def test_the_files_it_names_are_there() -> None:
-    tree = README.partition("## The tree")[2].partition("## Settings")[0]
-    for cell in re.findall(r"^\| (`.*?) \| ", tree, re.MULTILINE):
-        first, *others = re.findall(r"`([^`]+)`", cell)
-        for name in (first, *(str(Path(first).parent / other) for other in others)):
-            assert (ROOT / name).exists(), name
+    """Those of INTERNALS.md, to which it sends the reader: with a folder, or a folder alone."""
+    assert "(preforksmtp/INTERNALS.md)" in README
+    internals = (ROOT / "preforksmtp" / "INTERNALS.md").read_text()
+    names = set(re.findall(r"`((?:[a-z]+/)+(?:[a-z_]+\.py)?)`", internals))
+    assert len(names) > 40
+    for name in names:
+        assert (ROOT / "preforksmtp" / name).exists() or (ROOT / name).exists(), name
 
 
 def test_ci_runs_the_test_command() -> None:

@@ -249,8 +249,8 @@ SETTINGS = (
             "A CR or LF alone in a message: reject it with 550 after the end of data, or keep it as content "
             "(RFC 5321 section 2.3.8).", "session"),
     Setting("pipelined_body", (), choice("reject", "accept"), "reject", SMTP,
-            "A message that is sent right behind DATA, without waiting for 354 (RFC 2920 section 3.1): reject it with 554 "
-            "and close the connection, or take it.", "session"),
+            "A message that is sent right behind DATA, without waiting for 354 (RFC 2920 section 3.1): reject it "
+            "with 554 and close the connection, or take it.", "session"),
     # --- limits
     Setting("max_connections", (), integer(), 0, LIMITS,
             "Most sessions at once in all workers; one more is told 421 4.3.2. 0 is no limit but threads."),

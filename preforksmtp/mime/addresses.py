@@ -17,14 +17,11 @@ MOST_TOKENS = 10_000  # of one field; what follows is not looked at, and the lis
 
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t\r\n]+)|(?P<word>=\?[^?\s]{1,100}\?[bBqQ]\?[^?\s]*\?=)|(?P<comment>\()"""
-    r"""|(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*"?)|(?P<literal>\[[^\[\]\\]*\]?)"""
+    r"""|(?P<quoted>"[^"\\]*(?:\\.[^"\\]*)*")|(?P<literal>\[[^\[\]\\]*\])|(?P<unfinished>"(?:[^\\]|\\.)*|\[)"""
     r"""|(?P<special>[<>,:;@)\]\\])|(?P<atom>[^ \t\r\n"()<>\[\],:;@\\]+)""",
     re.DOTALL,
 )
 _COMMENT_PART = re.compile(r"\\.|\(+|\)", re.DOTALL)
-
-
-_ENDS = {"quoted": '"', "literal": "]"}
 
 
 class AddressList(NamedTuple):
@@ -35,7 +32,7 @@ class AddressList(NamedTuple):
 
 
 class _Token(NamedTuple):
-    kind: str  # atom (an encoded word, too), quoted, literal, one of these unfinished, or the special itself
+    kind: str  # atom (an encoded word, too), quoted, literal, unfinished, or the special itself
     text: str
     apart: bool  # from the one before, by blanks or a comment
 
@@ -98,8 +95,6 @@ def _split(text: str) -> tuple[list[_Token], bool]:
         piece = found[0]
         if kind == "word":
             kind = "atom"
-        elif kind in _ENDS and (len(piece) == 1 or not piece.endswith(_ENDS[kind])):
-            kind = "unfinished"
         if len(tokens) == MOST_TOKENS:
             return tokens, False
         tokens.append(_Token(piece if kind == "special" else kind, piece, apart))

@@ -9,22 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from email import errors
-from email.header import Header
-from email.headerregistry import Address, BaseHeader, HeaderRegistry
+from email.headerregistry import Address, BaseHeader
 from email.policy import Policy
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from preforksmtp.mime.addresses import parse_addresses
 from preforksmtp.mime.charset import from_raw
+from preforksmtp.mime.folding import fold_field
 from preforksmtp.mime.parameters import parse_parameters
 from preforksmtp.mime.words import show, show_structured
 
 _LONGEST_DATE = 200
-_LONGEST_TO_FOLD = 2000  # characters: with more the standard library may take seconds
 _VERSION = re.compile(r"(\d{1,9})[ \t]*\.[ \t]*(\d{1,9})")
 _COMMENT = re.compile(r"\([^()]*\)")
-_REGISTRY = HeaderRegistry()
 
 
 class RawValue(str):
@@ -50,7 +48,7 @@ class RawValue(str):
         return f"{self.name}: {self.replace(chr(10), linesep)}{linesep}"
 
     def fold(self, *, policy: Policy[Any]) -> str:
-        return self.lines(policy.linesep) if self.isascii() else _fold(self.name, from_raw(unfold(self)), policy)
+        return self.lines(policy.linesep) if self.isascii() else Field(self.name, unfold(self)).fold(policy=policy)
 
 
 class _Reading(NamedTuple):
@@ -62,7 +60,7 @@ class _Reading(NamedTuple):
 
 
 class Field(BaseHeader):
-    """A header field that was read. Nothing is parsed for writing before it is written."""
+    """A header field that was read."""
 
     max_count = None
 
@@ -78,7 +76,7 @@ class Field(BaseHeader):
         return _restore, (str(self), self.__dict__)
 
     def fold(self, *, policy: Policy[Any]) -> str:
-        return _fold(self.name, str(self), policy)
+        return fold_field(self, str(self), policy)
 
 
 def _restore(text: str, facts: dict[str, Any]) -> Field:
@@ -90,17 +88,6 @@ def _restore(text: str, facts: dict[str, Any]) -> Field:
 def unfold(value: str) -> str:
     """A folded value in one line."""
     return value.replace("\n", "").lstrip(" \t")
-
-
-def _fold(name: str, text: str, policy: Policy[Any]) -> str:
-    """The field in lines, as the standard library folds it where that is short, and does not fail."""
-    if len(text) <= _LONGEST_TO_FOLD:
-        try:
-            return _REGISTRY(name, text).fold(policy=policy)
-        except Exception:  # noqa: S110 - IndexError, AttributeError, RecursionError and others
-            pass
-    header = Header(text, None if text.isascii() else "utf_8", header_name=name)
-    return f"{name}: {header.encode(linesep=policy.linesep)}{policy.linesep}"
 
 
 def _read_text(value: str) -> _Reading:

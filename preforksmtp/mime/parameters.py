@@ -61,13 +61,10 @@ def parse_parameters(raw: str) -> Parameterized:
         else:
             encoded = piece[3] is not None or piece[2] is None
             pieces.setdefault(piece[1], {}).setdefault(int(piece[2] or 0), (text, encoded))
-    parameters = {name: text if name == "boundary" else show(from_raw(text)) for name, text in plain.items()}
+    parameters = {name: from_raw(text) if name == "boundary" else show(from_raw(text)) for name, text in plain.items()}
     for name, numbered in pieces.items():  # RFC 2231 beats a plain one beside it, which is for readers who lack it
         octets, charset = _join(numbered)
-        if name == "boundary":
-            parameters[name] = octets.decode("ascii", "surrogateescape")
-        else:
-            parameters[name] = without_controls(decode(octets, charset))
+        parameters[name] = without_controls(decode(octets, charset))
     return Parameterized(from_raw(value), parameters)
 
 
@@ -76,7 +73,7 @@ def _plain(text: str) -> str:
         return text.rstrip()
     text = text[1:-1] if len(text) > 1 and text.endswith('"') else text[1:]
     # Only what must be quoted is: a backslash elsewhere is one of a path of Windows, which nobody quotes.
-    return _QUOTED_PAIR.sub(r"\1", text) if "\\" in text else text
+    return "".join(_QUOTED_PAIR.split(text)) if "\\" in text else text
 
 
 def _join(numbered: dict[int, tuple[str, bool]]) -> tuple[bytes, str]:

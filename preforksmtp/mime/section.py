@@ -79,7 +79,7 @@ def _find_end(head: bytes, whole: bool) -> tuple[int, int, bool]:
         return other.end(), other.end(), False
     if blank is None:
         return len(head), len(head), True
-    return blank.start(), blank.end(), True
+    return blank.start() + 1, blank.end(), True
 
 
 def _last_newline(head: bytes) -> int:

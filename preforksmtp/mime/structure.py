@@ -181,11 +181,11 @@ class _Scan:
         return True
 
     def _expect_parts(self, part: Part) -> None:
-        boundary = part.parameters.get("boundary", "").rstrip().encode("utf_8", "surrogateescape")
-        if not boundary or len(boundary) > _LONGEST_BOUNDARY:
+        boundary = part.parameters.get("boundary", "").rstrip()
+        if not boundary or not boundary.isascii() or len(boundary) > _LONGEST_BOUNDARY:
             part.defects.append(NoBoundaryInMultipartDefect())
         elif not self._is_too_much(part):
-            self._lines.expect(boundary, len(self._open) - 1)
+            self._lines.expect(boundary.encode(), len(self._open) - 1)
 
     def _read_part(self, start: int, level: int, default_type: str) -> Part:
         """A part with its fields, which end in front of the next delimiter line of a part around it at the latest."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol, cast
 
 BLOCK = 64 * 1024
+_LONGEST_LINE = 64 * 1024  # of quoted-printable and uuencode, where a line is decoded as a whole
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_BASE64 = bytes(set(range(256)) - set(_ALPHABET + b"="))
@@ -30,38 +31,37 @@ class Decoder(Protocol):
 
 class _Base64:
     def __init__(self) -> None:
-        self._rest = b""  # of the last four letters
+        self._rest = b""  # letters of the last four, and padding behind them
         self._ended = False
 
     def feed(self, block: bytes) -> bytes:
         if self._ended:
             return b""
-        text = block.translate(None, _NOT_BASE64)
+        text, padding = self._rest + block.translate(None, _NOT_BASE64), b""
         if b"=" in text:
-            text = self._before_padding(text)
-        text = self._rest + text
+            text, padding = self._without_padding(text)
         whole = len(text) // 4 * 4
-        self._rest = text[whole:]
+        self._rest = text[whole:] + padding
         return binascii.a2b_base64(text[:whole])
 
     def finish(self) -> bytes:
-        rest, self._rest = self._rest, b""
-        if len(rest) < 2:  # a letter alone is no octet
-            return b""
-        return binascii.a2b_base64(rest + b"==")
+        rest, self._rest = self._rest.rstrip(b"="), b""
+        return binascii.a2b_base64(rest + b"==") if len(rest) > 1 else b""  # a letter alone is no octet
 
-    def _before_padding(self, text: bytes) -> bytes:
-        """The letters up to padding that completes four; other padding means nothing."""
-        letters = []
-        count = len(self._rest)
+    def _without_padding(self, text: bytes) -> tuple[bytes, bytes]:
+        """The letters up to padding that completes four, and padding at the end; other padding means nothing."""
+        letters, count, padding = [], 0, b""
         for run in _RUNS.findall(text):
             if run[0] != _PADDING:
                 letters.append(run)
                 count += len(run)
+                padding = b""
             elif count % 4 >= 2 and count % 4 + len(run) >= 4:
                 self._ended = True
                 break
-        return b"".join(letters)
+            else:
+                padding = run[:2]
+        return b"".join(letters), padding
 
 
 class _QuotedPrintable:
@@ -71,7 +71,7 @@ class _QuotedPrintable:
     def feed(self, block: bytes) -> bytes:
         text = self._rest + block
         cut = text.rfind(b"\n") + 1
-        if not cut and len(text) > BLOCK:  # a line without end
+        if not cut and len(text) > _LONGEST_LINE:  # a line without end
             cut = text.rfind(b"=", -3) if b"=" in text[-3:] else len(text)
         self._rest = text[cut:]
         return binascii.a2b_qp(text[:cut])
@@ -96,7 +96,7 @@ class _Uuencode:
         if self._plain:
             return block
         *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > BLOCK:  # no line of it is that long
+        if len(self._rest) > _LONGEST_LINE:  # no line of it is that long
             lines.append(self._rest)
             self._rest = b""
         return b"".join(map(self._take, lines))

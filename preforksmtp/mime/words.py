@@ -16,7 +16,7 @@ from preforksmtp.mime.transfer import decode_base64
 _WORD = r"=\?[^?\s]{1,100}\?[bBqQ]\?[^?]*\?="
 _PARTS = re.compile(r"=\?([^?\s]{1,100})\?([bBqQ])\?([^?]*)\?=")
 _QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"?'
-_COMMENT = r"\([^()\\]*(?:\\.[^()\\]*)*\)?"
+_COMMENT = r"\((?P<inner>[^()\\]*(?:\\.[^()\\]*)*)(?P<closed>\)?)"
 # What a word may stand in, and words that stand alone, with those that follow.
 _PLACES = re.compile(
     rf"(?P<quoted>{_QUOTED})|(?P<comment>{_COMMENT})|<[^<>]*>?|(?P<words>{_WORD}(?:[ \t]*{_WORD})*)", re.DOTALL
@@ -104,6 +104,6 @@ def _decode_place(place: re.Match[str]) -> str:
     if place["quoted"]:
         return quote(without_controls(_decode_words(unquote(text))))
     if place["comment"]:
-        inner = _decode_words(_QUOTED_PAIR.sub(r"\1", text.removeprefix("(").removesuffix(")")))
-        return "(" + _TO_ESCAPE.sub(r"\\\g<0>", inner) + ")"
+        inner = _decode_words(_QUOTED_PAIR.sub(r"\1", place["inner"]))
+        return "(" + _TO_ESCAPE.sub(r"\\\g<0>", inner) + place["closed"]
     return text

@@ -13,7 +13,7 @@ from preforksmtp.smtp import reply
 from preforksmtp.smtp.reply import Reject, Reply
 
 # RFC 6531 section 3.3: UTF-8 in atoms and labels, but no C1 control characters. All by what they exclude: a set that
-# reaches to U+10FFFF takes re.compile 3 ms, there are many in a path, and every start of the server would wait for them.
+# reaches to U+10FFFF takes re.compile 3 ms, there are many in a path, and every start of the server would wait.
 _ATOM = r"[^\x00-\x20\"(),.:;<>@\[\\\]\x7f-\xa0]+"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
 _QUOTED_STRING = r'"(?:[^\x00-\x1f"\\\x7f-\xa0]|\\[ -~])*"'

@@ -1,4 +1,4 @@
-"""smtp/transaction.py: the message a handler is given."""
+"""smtp/message.py and smtp/transaction.py: the message a handler is given. What is read in it: tests/mime."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from preforksmtp import Reject, Reply
+from preforksmtp import Attachment, Reject, Reply
 from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.session import Endpoint, Session
 from preforksmtp.smtp.transaction import Recipient, Transaction
@@ -79,14 +79,66 @@ def test_received(message):
     assert message.received.startswith("Received: from unknown ([192.0.2.1])")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\r\n", b"no header\r\n", b"__proto__: x\r\n\r\n", b"\xff\xfe: \0\r\n\r\n", b": \r\n"]
+MIXED = (
+    b"Subject: files\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>Hi</p>\r\n"
+    b"--b\r\nContent-Disposition: attachment; filename=../a.txt\r\n\r\ndata\r\n--b--\r\n"
 )
-def test_odd_content_does_not_break_the_parser(content):
+
+
+def make(content: bytes = CONTENT, sender: str = "a@b") -> Message:
     session = Session("s1", Endpoint("192.0.2.1", 1), lambda: Endpoint("", 0), "", "mx.test")
-    message = Message(session, Transaction("s1-1", "", {}, 0.0), 0.0, content, None, len(content))
-    assert message.headers is not None
-    assert message.parse() is not None
+    return Message(session, Transaction("s1-1", sender, {}, 0.0), 0.0, content, None, len(content))
+
+
+def test_what_handlers_ask_for():
+    message = make(MIXED)
+    assert (message.text, message.html) == ("Hi\n", "<p>Hi</p>")
+    [attachment] = message.attachments
+    assert isinstance(attachment, Attachment)
+    assert (attachment.name, attachment.content_type, attachment.content) == ("a.txt", "text/plain", b"data")
+    assert [part.get_content_type() for part in message.parse().walk()] == ["multipart/mixed", "text/html", "text/plain"]
+    assert message.parse() is not message.parse(), "whoever has it may change it"
+
+
+@pytest.mark.parametrize(
+    ("sender", "field"),
+    [
+        ("", "Return-Path: <>"),
+        ("a@b", "Return-Path: <a@b>"),
+        ("grüße@example.org", "Return-Path: <grüße@example.org>"),
+        ("a\r\nX-Evil: yes\r\n\r\nbody@x", "Return-Path: <a??X-Evil: yes????body@x>"),
+        ('"a\x00\x85b"@x', 'Return-Path: <"a??b"@x>'),
+        ("a\udcff@x", "Return-Path: <a\udcff@x>"),
+    ],
+)
+def test_return_path(sender, field):
+    assert make(sender=sender).return_path == field
+
+
+def test_a_message_that_is_filled_later_is_read_anew():
+    message = make(b"")
+    assert message.headers["Subject"] is None
+    assert message.text == ""
+    message.fill(MIXED, None)
+    message.size = len(MIXED)
+    assert message.headers["Subject"] == "files"
+    assert message.text == "Hi\n"
+
+
+def test_nothing_is_read_before_it_is_asked_for():
+    message = make(MIXED)
+    assert message._read is None
+    assert message.content is MIXED
+
+
+def test_a_file_that_was_cut_off_is_an_error():
+    with tempfile.TemporaryFile() as spool:
+        spool.write(CONTENT[:10])
+        spool.flush()
+        session = Session("s1", Endpoint("192.0.2.1", 1), lambda: Endpoint("", 0), "", "mx.test")
+        message = Message(session, Transaction("s1-1", "", {}, 0.0), 0.0, b"", spool, len(CONTENT))
+        with pytest.raises(OSError, match="not as long as it was"):
+            assert message.content is None
 
 
 def test_a_recipient_is_a_str_that_survives():
