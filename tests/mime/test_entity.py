@@ -1,4 +1,4 @@
-"""mime/entity.py: EmailMessage that reads anything. The corpus is read in tests/server/test_corpus.py, and here mutated."""
+"""mime/entity.py: EmailMessage that reads anything. The corpus is read in tests/program/test_corpus.py, and here mutated."""
 
 from __future__ import annotations
 

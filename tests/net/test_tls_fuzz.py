@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from preforksmtp.prefork.seat import Drain
-from tests.server.conftest import need
 
 from preforksmtp.net.wire import Wire
+from preforksmtp.prefork.worker.seat import Drain
 from tests.certificates import make_certificate
 from tests.net.pacing import within
+from tests.program.conftest import need
 from tests.tlsclient import Sealer
 
 DRAIN = Drain()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.conftest import LOOPBACK, Serve, Talk
 
 from tests.corpus.facts import FACTS
 from tests.processes import ROOT
+from tests.program.conftest import LOOPBACK, Serve, Talk
 
 CORPUS = ROOT / "tests" / "corpus"
 HANDLER = "tests.corpus.read:handler"

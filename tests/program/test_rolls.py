@@ -1,6 +1,6 @@
 """A roll that no client notices: HUP, USR2, TTOU, recycling, `worker drain`, and what sessions see of each.
 
-`ROLLS=20000` in the environment makes the clients of the first tests deliver so many messages each.
+`ROLLS=20000` in the environment makes the clients of each of the first tests deliver so many messages.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_rolls_every_second(
     binds = ("-b", LOOPBACK, "-b", f"smtps://{LOOPBACK}", *certificate.options)
     server = serve(*binds, "-w", "4", "--threads", "100", *options, "app:handler").ready()
     port = server.port("smtps" if connect is in_tls else "smtp")
-    with Clients(functools.partial(connect, port), tmp_path, MESSAGES or messages, 80, each) as clients:
+    with Clients(functools.partial(connect, port), tmp_path, MESSAGES or messages, 250 if MESSAGES else 80, each) as clients:
         roll_until(lambda: clients.over, lambda: server.send(signal.SIGHUP))
     sys.stderr.write(f"{clients.account()}, {len(server.matches('reload done'))} rolls\n")
     clients.assert_sound()
@@ -336,66 +336,6 @@ def test_winch_is_no_stop(server: Server) -> None:
         server.wait_for("draining")
         deliver(talk)
     wait_until(lambda: not server.children(), "no workers")
-
-
-# -- old workers that stay
-
-
-FEW = "from preforksmtp.prefork.master import generation; from preforksmtp.prefork.master import leavers; generation.SPARE_SLOTS, leavers.URGED = {slots}, 0.5"
-
-
-def test_many_rolls_hurry_the_oldest(serve: Serve, tmp_path: Path) -> None:
-    """Before there is no place left: kept connections are told earlier, and nothing is cut off."""
-    write_app(tmp_path)
-    server = serve("-b", LOOPBACK, "app:handler", patch=FEW.format(slots=11)).ready()
-    with contextlib.ExitStack() as stack:
-        kept = []
-        for number in range(1, 7):
-            kept.append(stack.enter_context(Talk(server.port())))
-            assert kept[-1].ask("EHLO x").startswith("250")
-            reload_done(server, number)
-            for talk in kept[-2:]:
-                assert talk.ask("NOOP").startswith("250")
-        assert kept[0].ask("MAIL FROM:<a@example.com>").startswith("421 4.3.2")
-        finish_one = kept[-1]
-        assert finish_one.ask("MAIL FROM:<a@example.com>").startswith("250")
-        finish(finish_one)
-    wait_until(lambda: len(server.children()) == 1, "the old workers gone")
-    assert not server.matches("no place")
-
-
-def test_rolls_come_to_an_end_though_every_place_is_taken(serve: Serve, tmp_path: Path) -> None:
-    write_app(tmp_path)
-    server = serve("-b", LOOPBACK, "--graceful-timeout", "3600", "app:handler", patch=FEW.format(slots=8)).ready()
-    with contextlib.ExitStack() as stack:
-        for number in range(1, 12):
-            talk = stack.enter_context(Talk(server.port()))
-            assert talk.ask("EHLO x").startswith("250")
-            assert talk.ask("MAIL FROM:<a@example.com>").startswith("250")
-            reload_done(server, number)
-        server.wait_for(r"no place for a new worker: \d+ old ones are still leaving")
-        server.wait_for("ended, its place is needed for a new worker")
-        finish(talk)
-    assert not server.matches("reload failed")
-
-
-def reload_done(server: Server, number: int) -> None:
-    server.send(signal.SIGHUP)
-    server.wait_for("reload done", count=number)
-
-
-def test_the_old_masters_sessions_hear_of_a_stop_of_the_new_one(server: Server) -> None:
-    with Talk(server.port()) as talk:
-        assert talk.ask("EHLO x").startswith("250")
-        assert talk.ask("MAIL FROM:<a@example.com>").startswith("250")
-        server.send(signal.SIGUSR2)
-        new = int(server.wait_for(r"master (\d+): has taken over")[1])
-        assert talk.ask("RSET").startswith("250")
-        began = time.monotonic()
-        os.kill(new, signal.SIGTERM)
-        assert told(talk) < began + GRACE
-    assert server.wait() == 0
-    wait_until(lambda: not server.group(), "all gone")
 
 
 class TalkInTLS(Talk):

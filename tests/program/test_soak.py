@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from tests.server.conftest import need
 
 from tests.processes import ROOT
+from tests.program.conftest import need
 
 SESSIONS = 400
 SECONDS = 120.0  # two are usual
