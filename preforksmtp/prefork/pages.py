@@ -1,7 +1,7 @@
 """Pages: a piece of shared memory for each slot of the scoreboard, in which its worker answers what the master asks.
 
 The master makes them before its first fork. A page has one writer, the worker's main thread, and is read by the master
-once the worker says in its slot which question it has answered (inquiry.py). Memory is used only where something was
+once the worker says in its slot which question it has answered (questions.py). Memory is used only where something was
 written. Nothing here fails; what does not fit is cut off.
 """
 

@@ -142,7 +142,7 @@ class Slot:
     generation = _Word(2)
     forked = _Word(3)
     closing = _Word(4)  # 1 = nobody serves its queue after it
-    question = _Word(5)  # see inquiry.py
+    question = _Word(5)  # see questions.py
     # Written by the worker's main thread; the first heartbeat and the first state by the master.
     claimed = _Gauge(0, DRAINING)  # its state
     ready = _Gauge(1, _NOW)  # when the worker became READY; 0 = not yet
@@ -153,7 +153,7 @@ class Slot:
     limit = _Gauge(6, _ROWS)  # most session threads
     longest = _Gauge(7, _NOW)  # when the longest call of a handler that still runs began; 0 = none
     cpu = _Gauge(8, 1 << 62)  # nanoseconds of processor time used
-    answer = _Gauge(9, _LARGEST)  # see inquiry.py
+    answer = _Gauge(9, _LARGEST)  # see questions.py
     place = _Gauge(10, 1 << 16)  # the processor on which its session threads stay, plus 1; 0 = on all
 
     def __init__(self, index: int, own: memoryview, section: memoryview, rows: int) -> None:

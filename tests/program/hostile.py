@@ -114,8 +114,8 @@ def counter(index: str, value: str, seconds: str = "4") -> str:
 
 def answer(text: str) -> str:
     """What the master gets when it asks for the sessions: this, again and again."""
-    from preforksmtp.prefork.master import query as inquiry
     from preforksmtp.prefork.pages import PAGE
+    from preforksmtp.prefork.worker import answer as answers
 
     octets = {
         "nested": b"[" * PAGE,
@@ -125,7 +125,7 @@ def answer(text: str) -> str:
         "octets": bytes(range(256)) * 100,
         "list": b"[1, 2]\n3\nnull\n",
     }[text]
-    inquiry._text = lambda lines: octets
+    answers._text = lambda lines: octets
     return "ready"
 
 

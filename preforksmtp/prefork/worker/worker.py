@@ -8,7 +8,7 @@ TERM drains: threads stop accepting, the process ends with the last session or a
 on (a roll) the sessions here hardly notice; a second TERM urges it. When the whole server stops they are told at once
 or soon (seat.py). QUIT is quick: at once, and half a second for all. INT is left to the master while it lives, because
 a terminal sends it to the whole group. USR1 reopens logs. USR2 dumps the stacks of all threads, from C;
-ABRT does, then kills. URG: the master asks something (inquiry.py). HUP, WINCH, TTIN, TTOU do nothing here, so that
+ABRT does, then kills. URG: the master asks something (questions.py). HUP, WINCH, TTIN, TTOU do nothing here, so that
 `pkill -HUP` cannot kill a worker.
 
 It always ends by os._exit: sys.exit would unwind the master's frames and join stuck threads. Exit codes:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from preforksmtp.prefork.master import recycling
+from preforksmtp.prefork import reasons
 from preforksmtp.prefork.worker.lifetime import Limits, resident_memory
 from tests.prefork.conftest import Server, Start
 from tests.processes import wait_until
@@ -23,11 +23,11 @@ NO_LIMITS = {"max_sessions": 0, "max_sessions_jitter": 0, "max_worker_memory": 0
         ({}, 10**9, 10**12, 1e9, 0),
         ({"max_sessions_jitter": 5}, 10**9, 0, 0.0, 0),
         ({"max_sessions": 10}, 9, 0, 0.0, 0),
-        ({"max_sessions": 10}, 10, 0, 0.0, recycling.SESSIONS),
+        ({"max_sessions": 10}, 10, 0, 0.0, reasons.SESSIONS),
         ({"max_worker_memory": 100}, 0, 99, 0.0, 0),
-        ({"max_worker_memory": 100}, 0, 100, 0.0, recycling.MEMORY),
+        ({"max_worker_memory": 100}, 0, 100, 0.0, reasons.MEMORY),
         ({"max_worker_age": 60.0}, 0, 0, 59.9, 0),
-        ({"max_worker_age": 60.0}, 0, 0, 60.0, recycling.AGE),
+        ({"max_worker_age": 60.0}, 0, 0, 60.0, reasons.AGE),
     ],
 )
 def test_limits(settings: dict[str, float], sessions: int, memory: int, age: float, reason: int) -> None:
