@@ -91,7 +91,7 @@ def test_it_is_an_email_message() -> None:
     message = parse_message(Memory(b"Subject: x\r\nTo: Ann <a@b>\r\n\r\ntext\r\n"))
     assert isinstance(message, EmailMessage)
     assert message["To"].addresses[0].display_name == "Ann"
-    assert message.get_content() == "text\r\n"
+    assert message.get_content() == "text\n"
     assert message.get_body() is message
 
 
