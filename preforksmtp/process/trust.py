@@ -16,7 +16,7 @@ import sys
 
 from preforksmtp.process.place import Place, named_descriptor, reach, who_decides
 
-_PACKAGE = os.path.dirname(os.path.realpath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _PARENT = os.path.dirname(_PACKAGE)
 
 

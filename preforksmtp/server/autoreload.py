@@ -161,7 +161,7 @@ def _files_of(error: BaseException | None) -> Iterator[str]:
     if isinstance(error, SyntaxError) and error.filename:
         yield os.path.abspath(error.filename)
     for frame in traceback.extract_tb(error.__traceback__):
-        if os.path.isfile(frame.filename) and not frame.filename.startswith(os.path.dirname(__file__)):
+        if os.path.isfile(frame.filename) and not frame.filename.startswith(os.path.dirname(os.path.dirname(__file__))):
             yield os.path.abspath(frame.filename)
 
 

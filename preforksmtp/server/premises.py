@@ -156,7 +156,7 @@ def _warn_of_code(owner: privileges.Identity) -> list[str]:
         f"user: others than root may write to {folder}: the master imports nothing from there, workers do"
         for folder in passed_over()
     ]
-    package = os.path.dirname(os.path.abspath(__file__))
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if owner.uid != 0 and os.stat(package).st_uid == owner.uid:
         lines.append(
             f"user: preforksmtp itself, in {package}, belongs to uid {owner.uid}: a worker that is taken over could "

@@ -119,7 +119,7 @@ def test_every_content_arrives_byte_for_byte(way: str, serve: Serve, back_app: P
     send_all(front)
     assert_same(back, CONTENTS)
     wanted = r"None None" if way in ("smtp", "lmtp") else r"TLSv1\.\d " + ("front" if way == "login" else "None")
-    assert len(back.matches(rf"^GOT {wanted} \{{'BODY': '8BITMIME'\}}$")) == len(CONTENTS), back.output
+    back.wait_for(rf"^GOT {wanted} \{{'BODY': '8BITMIME'\}}$", count=len(CONTENTS))
     for server in (front, back):
         assert "Traceback" not in server.output and "[ERROR]" not in server.output, server.output
         assert "next hop" not in server.output, server.output

@@ -257,7 +257,7 @@ LOG_CONFIG = """
 def test_a_log_that_logging_config_has_made(serve: Serve, tmp_path: Path, variant: str) -> None:
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "log.json").write_text(LOG_CONFIG)
-    server = serve("-b", f"unix:{tmp_path / 's'}", "--log-config", "log.json", f"app:app({variant!r})")
+    server = serve("-b", f"unix:{tmp_path / 's'}", "--log-config", "log.json", "--pipelined-body", "accept", f"app:app({variant!r})")
     wait_until(lambda: "listening on" in read(tmp_path / "own.log"), "the start")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "s"))
