@@ -183,6 +183,7 @@ def _describe(error: BaseException) -> str:
 def _trace(error: BaseException) -> str:
     """The traceback from where the application's own code begins."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.path.dirname(importlib.__file__), "<frozen importlib")
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    ours = (package, os.path.dirname(importlib.__file__), "<frozen importlib")
     own = [frame for frame in frames if not frame.filename.startswith(ours)]
     return "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(type(error), error))

@@ -122,6 +122,6 @@ def test_a_log_that_workers_cannot_open_again() -> None:
 @needs_root
 def test_the_programs_own_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(folder / "package", BOB)
-    monkeypatch.setattr(premises, "__file__", str(folder / "package" / "premises.py"))
+    monkeypatch.setattr(premises, "__file__", str(folder / "package" / "server" / "premises.py"))
     assert any("preforksmtp itself, in " in line for line in premises.warn(load_with("-u", "nobody")))
     assert not any("preforksmtp itself" in line for line in premises.warn(load_with("-u", "root")))
