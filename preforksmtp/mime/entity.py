@@ -234,7 +234,8 @@ class _Maker:
         if part.content_type == REPORT:
             self._add_blocks(entity, self._source.read(part.body, part.end))
         elif not part.parts:
-            entity.set_payload(self._text(part.body, part.end))
+            is_octets = part.maintype not in ("text", "message", "multipart") and not part.encoding
+            entity.set_payload(self._octets(part.body, part.end) if is_octets else self._text(part.body, part.end))
             entity.reads_as_text = entity.get_content_maintype() in ("multipart", "message")
         return entity
 
@@ -250,6 +251,11 @@ class _Maker:
             report.attach(entity)
 
     def _text(self, start: int, stop: int) -> str:
+        """With LF, as BytesParser has it."""
+        text = self._octets(start, stop)
+        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+    def _octets(self, start: int, stop: int) -> str:
         return self._source.read(start, stop).decode("ascii", "surrogateescape")
 
 

@@ -337,7 +337,7 @@ class Impatient(Server):
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
         program = (
-            "import sys, preforksmtp.reload as r; r.INTERVAL = 0.2; from preforksmtp.cli import main; sys.exit(main())"
+            "import sys, preforksmtp.server.reconfigure as r; r.INTERVAL = 0.2; from preforksmtp.cli import main; sys.exit(main())"
         )
         Program.__init__(self, [sys.executable, "-c", program, *arguments], cwd=folder)
 
