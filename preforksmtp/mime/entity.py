@@ -51,10 +51,8 @@ class _TextPolicy(_ReadingPolicy):
 
 
 def _get_text(part: EmailMessage, errors: str = "replace") -> str:
-    """With LF at the ends of lines, as the standard library has it when it parses a file."""
     octets = part.get_payload(decode=True)
-    text = decode_text(octets, part.get_content_charset()) if isinstance(octets, bytes) else str(octets or "")
-    return text.replace("\r\n", "\n")
+    return decode_text(octets, part.get_content_charset()) if isinstance(octets, bytes) else str(octets or "")
 
 
 def _get_octets(part: EmailMessage) -> Any:

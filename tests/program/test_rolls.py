@@ -119,7 +119,9 @@ def test_every_kind_of_roll(serve: Serve, tmp_path: Path, way: str) -> None:
     assert not clients.told
     assert len(server.matches(r"worker \d+ exited with code 0")) >= 2, server.output
     if way == "USR2":
-        os.kill(int(server.matches(r"master (\d+): has taken over")[-1][1]), signal.SIGTERM)
+        last = int(server.matches(r"the new master is (\d+)")[-1][1])
+        server.wait_for(rf"master {last}: has taken over")
+        os.kill(last, signal.SIGTERM)
         wait_until(lambda: not server.group(), "nobody left")
 
 
