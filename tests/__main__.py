@@ -1,8 +1,9 @@
 """The whole suite, in parts side by side: `python3 -m tests [--parts N] [options of pytest]`.
 
 Most of the suite waits: for processes to start, to stop, to notice. So several pytest run at once, each with some of the
-files. What one of them prints is shown when it has failed; the counts are added up, and the ten slowest tests named.
-Ends with 1 when a test has failed, or a part has not come to its end.
+files. A test that failed beside the others has a second chance when they are over, alone; it is named, and what it
+printed shown. The counts are added up, and the ten slowest tests named. Ends with 1 when a test has failed alone as well,
+or a part has not come to its end.
 """
 
 from __future__ import annotations
@@ -42,8 +43,19 @@ def divide(count: int) -> list[list[str]]:
 
 
 def start(files: list[str], options: list[str], output: IO[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--durations={SLOWEST}", *options]
+    """pytest with these files. What failed is remembered beside its output, for `again`."""
+    cache = f"cache_dir={output.name}.cache"
+    command = [sys.executable, "-m", "pytest", "-q", "-o", cache, f"--durations={SLOWEST}", *options]
     return subprocess.Popen([*command, *files], stdout=output, stderr=subprocess.STDOUT, cwd=TESTS.parent, text=True)
+
+
+def again(files: list[str], options: list[str], first: str, folder: str) -> tuple[int, str]:
+    """What failed there, alone. The exit code and the output."""
+    with Path(folder, "again").open("w+") as output:
+        command = [sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={first}.cache", "--last-failed", *options]
+        code = subprocess.call([*command, *files], stdout=output, stderr=subprocess.STDOUT, cwd=TESTS.parent)
+        output.seek(0)
+        return code, output.read()
 
 
 def counts(text: str) -> Counter[str]:
@@ -63,28 +75,34 @@ def main() -> int:
     given, options = parser.parse_known_args()
     began = time.monotonic()
     total: Counter[str] = Counter()
-    texts, broken = [], 0
+    texts, broken, failed = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
         running = []
         for number, files in enumerate(divide(max(1, given.parts))):
             output = Path(folder, f"{number}").open("w+")  # noqa: SIM115 # open as long as its process runs
-            running.append((start(files, options, output), output))
-        for process, output in running:
+            running.append((start(files, options, output), output, files))
+        for process, output, files in running:
             code = process.wait()
             with output:
                 output.seek(0)
                 texts.append(output.read())
             total += counts(texts[-1])
             if code:
-                broken += 1
+                broken.append((code, output.name, files))
                 print(texts[-1], flush=True)
+        for code, name, files in broken:
+            second, text = again(files, options, name, folder) if code == 1 else (code, "")
+            print(text, flush=True)
+            failed += 1 if second else 0
+            if not second:
+                print("failed beside others, and passed alone:", flush=True)
+                print(*re.findall(r"^(?:FAILED|ERROR) (.*)$", texts[int(Path(name).name)], re.MULTILINE), sep="\n", flush=True)
     for line in sorted({line for text in texts for line in re.findall(r"^SKIPPED .*$", text, re.MULTILINE)}):
         print(line)
     print("slowest:", *slowest(texts), sep="\n  ")
-    failed = total["failed"] + total["error"]
     print(f"{len(texts)} parts in {time.monotonic() - began:.0f} s")
-    print(f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped")
-    return 1 if broken or failed or not total["passed"] else 0
+    print(f"{total['passed']} passed, {total['failed'] + total['error'] if failed else 0} failed, {total['skipped']} skipped")
+    return 1 if failed or not total["passed"] else 0
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Victim(Server):
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         shutil.copy(Path(__file__).with_name("hostile.py"), folder / "hostile.py")
-        where = ["-b", LOOPBACK, "--control-socket", "ctl.sock", "--status-bind", "unix:status"]
+        where = ["-b", LOOPBACK, "--control-socket", "ctl.sock", "--status-bind", "unix:status", "--graceful-timeout", "8"]
         super().__init__(folder, *where, "-w", str(WORKERS), "-u", "nobody", *arguments, "hostile")
         self.status = Status(str(folder / "status"))
 
