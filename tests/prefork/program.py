@@ -101,13 +101,13 @@ def turn_away(connection: socket.socket, index: int) -> None:
 
 def talk(connection: socket.socket, index: int, seat: Seat) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
-    queued = seat.drain.requested
+    over = seat.drain.requested  # it was in the queue
     with connection, connection.makefile("rwb", buffering=0) as stream:
-        while not queued and not told(connection, seat) and (line := stream.readline()):
+        while not (over := over or told(connection, seat)) and (line := stream.readline()):
             if line == b"raise\n":
                 raise ZeroDivisionError("as asked")
             stream.write(f"{answer(line.decode().strip(), index, seat)}\n".encode())
-        if seat.drain.leaving:
+        if over:
             stream.write(b"421 leaving\n")
 
 
