@@ -22,7 +22,7 @@ LONGER = {
     "preforksmtp.config.settings": 420,
     "preforksmtp.net.wire": 460,
     "preforksmtp.prefork.worker.pool": 415,
-    "preforksmtp.prefork.worker.worker": 410,
+    "preforksmtp.prefork.worker.worker": 412,
     "make_terms": 64,
     "serve": 64,
 }

@@ -40,6 +40,7 @@ from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
 from preforksmtp.prefork.signals import ALARMS, SignalQueue, name
 from preforksmtp.prefork.worker.affinity import CALM, Affinity
 from preforksmtp.prefork.worker.answer import Describe, Respondent
+from preforksmtp.prefork.worker.heap import Heap
 from preforksmtp.prefork.worker.lifetime import Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.worker.pool import Pool, Serve, TurnAway
 from preforksmtp.prefork.worker.seat import Drain
@@ -127,6 +128,7 @@ class Worker:
         self._interrupt_at = math.inf  # sessions that are still asleep
         self._asked = ""  # why request_drain() was called
         self._limits = Limits(config)
+        self._heap = Heap()
         self._stuck = StuckHandlers(config.handler_timeout)
 
     @property
@@ -311,6 +313,8 @@ class Worker:
         """Are we still fit to serve? If not, ask the master for a replacement; it sends TERM once that one serves."""
         slot = self._published
         slot.rss = resident_memory()
+        if self._heap.look(slot.rss, now):
+            slot.rss = resident_memory()
         slot.cpu = time.process_time_ns()
         seats = pool.seats()
         longest = min((since for seat in seats if (since := seat.since)), default=0.0)
