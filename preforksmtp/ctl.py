@@ -22,7 +22,7 @@ from preforksmtp.config.settings import BY_NAME
 from preforksmtp.control.client import Outcome, Overdue, Unreachable, give
 from preforksmtp.control.orders import ORDERS
 from preforksmtp.control.whereabouts import find_socket
-from preforksmtp.logs.error import escape
+from preforksmtp.logs.escaping import escape
 
 OK, FAILED, USAGE, UNREACHABLE, OVERDUE = range(5)
 

@@ -27,6 +27,7 @@ from typing import Any
 from preforksmtp.config.load import make
 from preforksmtp.config.model import ConfigError
 from preforksmtp.config.settings import BY_NAME, LIMITS, SMTP, TLS
+from preforksmtp.connection.journal import Books
 from preforksmtp.connection.limits import make_limiter
 from preforksmtp.connection.service import Service
 from preforksmtp.connection.terms import make_terms
@@ -172,7 +173,7 @@ class _Running:
             for each in self.listeners:
                 view, context = settings.for_bind(each.bind), contexts[each.bind.text]
                 terms.append(make_terms(view, each.bind, each.name, context, hooks, limiter))
-            self._service = Service(terms, log, access, 0, transcript)
+            self._service = Service(terms, Books(log, access, 0, board.tallies.of(0)), transcript)
             self._resources = stack.pop_all()
         self._acceptor = threading.Thread(target=self._accept, name="smtp-accept", daemon=True)
         self._acceptor.start()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from preforksmtp.logs.error import escape
+from preforksmtp.logs.escaping import escape
 from preforksmtp.net.client_hello import MOST_OCTETS, HelloReader
 from preforksmtp.net.proxy import SIGNATURE, V1_OCTETS, crc32c, parse_v1, parse_v2
 from preforksmtp.net.wire import Wire

@@ -340,6 +340,12 @@ SETTINGS = (
             "File of the access log, one line for each message; '-' is standard output.", shown="off"),
     Setting("access_logformat", (), string("FORMAT"), ACCESS_LOGFORMAT, LOGS,
             "Format of the access log; its atoms are listed at the end of --help."),
+    Setting("access_log_sessions", (), boolean(), False, LOGS,
+            "Also write a line to the access log when a session ends: its client, how often each command was given and "
+            "refused, messages, octets, seconds, and why it ended."),
+    Setting("log_refusals", (), boolean(), True, LOGS,
+            "Write a line to the error log for each client, sender and recipient that is refused, with the reply: what "
+            "fail2ban reads (conf/fail2ban)."),
     Setting("log_format", (), choice("text", "json"), "text", LOGS,
             "Lines of text, or one JSON object a line, for both logs."),
     Setting("log_level", (), choice("debug", "info", "warning", "error", "critical"), "info", LOGS,

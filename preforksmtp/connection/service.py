@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import socket
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from preforksmtp.connection.journal import SessionJournal, TimingJournal
+from preforksmtp.connection.journal import Books, SessionJournal
 from preforksmtp.connection.limits import Visit
 from preforksmtp.connection.terms import Terms, endpoint
 from preforksmtp.connection.transcribed import TranscribedWire
-from preforksmtp.logs.access import AccessLog
 from preforksmtp.logs.transcript import Transcript
 from preforksmtp.net.pace import Wait
 from preforksmtp.net.proxy import read_header
@@ -41,19 +40,15 @@ class Service:
     def __init__(
         self,
         terms: Sequence[Terms],
-        log: logging.Logger,
-        access: AccessLog,
-        worker: int,
+        books: Books,
         transcript: Transcript | None = None,
-        *,
-        timing: bool = False,
+        journal: Callable[[Books, Seat, Wire], SessionJournal] = SessionJournal,
     ) -> None:
-        """`timing`: measure the handler."""
+        """`journal`: makes that of each session; connection/observed.py has others."""
         self._terms = terms
-        self._journal = TimingJournal if timing else SessionJournal
-        self._log = log
-        self._access = access
-        self._worker = worker
+        self._journal = journal
+        self._books = books
+        self._log = books.log
         self._transcript = transcript
         # Names of sessions: unique over workers and restarts, and short enough for a log line.
         self._prefix = _base36(int(time.time() * 1000) % 36**6) + _base36(os.getpid())
@@ -83,8 +78,8 @@ class Service:
         )
         wire = plain if self._transcript is None else TranscribedWire(plain, self._transcript, session)
         seat.session, seat.line = session, wire
-        journal = self._journal(self._log, self._access, seat, self._worker)
-        linger = True
+        journal = self._journal(self._books, seat, plain)
+        linger, how = True, "quit"
         wait = not seat.drain.requested  # or the whole server stops, and the connection was still in the kernel's queue
         visit: Visit | None = None
         try:
@@ -96,7 +91,7 @@ class Service:
                 wire.keep_pace(rules.pace)
                 if visit.refusal is not None:
                     linger = False  # the client has yet to speak
-                    _turn_down(wire, visit.refusal, journal, terms)
+                    _turn_down(wire, session, visit.refusal, journal, terms)
                     return
             if terms.implicit_tls:
                 session.tls = wire.start_tls()
@@ -110,10 +105,10 @@ class Service:
                 dialogue.run()
                 linger = not dialogue.quit
         except EOFError:
-            linger = False
+            linger, how = False, "left"
             self._log.debug("session %s: %s left without QUIT", session.id, session.peer)
         except OSError as error:
-            linger = False
+            linger, how = False, _how(error)
             if session.helo or not isinstance(error, (ConnectionResetError, BrokenPipeError)):
                 journal.ended(session, error.strerror or str(error) or type(error).__name__)
             else:  # a health check or a port scanner, which never said a word
@@ -123,6 +118,7 @@ class Service:
             if visit is not None:
                 visit.leave()
             wire.close(linger, wait)
+            journal.finished(session, how)
 
     def turn_away(self, sock: socket.socket, index: int) -> None:
         """Worker, main thread: the server ends, and no thread is free. Without waiting for anything; close it."""
@@ -166,9 +162,11 @@ def _say(wire: Wire | TranscribedWire, answer: Reply) -> None:
     wire.flush()
 
 
-def _turn_down(wire: Wire | TranscribedWire, refusal: Reply, journal: SessionJournal, terms: Terms) -> None:
+def _turn_down(
+    wire: Wire | TranscribedWire, session: Session, refusal: Reply, journal: SessionJournal, terms: Terms
+) -> None:
     """Refuse a session by a limit, before a word is spoken."""
-    journal.refused()
+    journal.turned_away(session, refusal)
     if not terms.implicit_tls:  # a handshake is work that the limit is there to save
         _say(wire, refusal)
 
@@ -180,6 +178,15 @@ def _proxied(session: Session, sock: socket.socket, wait: Wait) -> None:
     if source is not None and destination is not None:
         session.peer = Endpoint(*source)
         session.move(Endpoint(*destination))
+
+
+def _how(error: OSError) -> str:
+    """How a session ended whose connection failed."""
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "reset"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "tls" if isinstance(error, ssl.SSLError) or "TLS" in str(error) else "error"
 
 
 def _base36(number: int) -> str:

@@ -13,19 +13,23 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from preforksmtp.logs.error import (
     LOGGER,
     LogError,
     LogFile,
     Syslog,
-    escape,
-    escape_character,
     format_json_time,
     format_time,
 )
+from preforksmtp.logs.escaping import bare, escape, in_brackets, in_quotes
+from preforksmtp.logs.sessions import SessionRecord
+from preforksmtp.logs.sessions import json_line as json_session
+from preforksmtp.logs.sessions import text_line as text_session
 from preforksmtp.process.privileges import Identity
+
+Record = TypeVar("Record")
 
 COMPLAINT_INTERVAL = 60.0  # seconds between two complaints about lines that were lost
 
@@ -55,6 +59,7 @@ class AccessRecord:
     cipher: str = ""
     pid: int = 0
     worker: int = 0
+    bind: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def _time(record: AccessRecord) -> str:
 
 
 def _recipients(record: AccessRecord) -> str:
-    return ",".join([f"<{_escape_angle(recipient)}>" for recipient in record.recipients])
+    return ",".join([f"<{in_brackets(recipient)}>" for recipient in record.recipients])
 
 
 ATOMS = {
@@ -102,6 +107,7 @@ ATOMS = {
     "q": Atom("id of the message", lambda r: r.message_id),
     "p": Atom("process id of the worker", lambda r: str(r.pid), plain=True),
     "w": Atom("number of the worker, from 0", lambda r: str(r.worker), plain=True),
+    "B": Atom("the bind that the client came to", lambda r: r.bind),
 }
 
 
@@ -126,7 +132,7 @@ def compile_format(log_format: str) -> Callable[[AccessRecord], str]:
             template.append("%s")
             angle = text.endswith("<") and log_format.startswith(">", end)
             values.append(
-                _escaped(piece[1], _escape_angle if angle else _escape_quoted if quoted else _escape_bare)
+                _escaped(piece[1], in_brackets if angle else in_quotes if quoted else bare)
             )
     line = "".join([*template, escape(log_format[end:]), "\n"])
     return lambda record: line % tuple([value(record) for value in values])
@@ -144,28 +150,9 @@ def _escaped(name: str, escape_text: Callable[[str], str]) -> Callable[[AccessRe
         return value
     if value is _recipients:  # each address is escaped in its own brackets already
         return lambda record: value(record) or "-"
-    if escape_text is _escape_angle:  # the null reverse-path is <>, not <->
-        return lambda record: _escape_angle(value(record))
+    if escape_text is in_brackets:  # the null reverse-path is <>, not <->
+        return lambda record: in_brackets(value(record))
     return lambda record: escape_text(value(record)) or "-"
-
-
-def _escape_quoted(text: str) -> str:
-    return escape(text.replace("\\", "\\\\").replace('"', '\\"'))
-
-
-def _escape_angle(text: str) -> str:
-    return _escape(text, ' "<>\\')
-
-
-def _escape_bare(text: str) -> str:
-    return _escape(text, ' "\\')
-
-
-def _escape(text: str, unsafe: str) -> str:
-    for char in unsafe:
-        if char in text:
-            return "".join(escape_character(c) if c in unsafe or not c.isprintable() else c for c in text)
-    return escape(text)
 
 
 def json_record(record: AccessRecord) -> str:
@@ -190,8 +177,21 @@ def json_record(record: AccessRecord) -> str:
         "cipher": record.cipher,
         "pid": record.pid,
         "worker": record.worker,
+        "bind": record.bind,
     }
     return json.dumps(fields) + "\n"
+
+
+# What the error log says of a refused client, sender or recipient (log_refusals).
+_REFUSAL = compile_format(
+    "refused session=%(i)s peer=[%(h)s]:%(hp)s helo=%(l)s user=%(u)s stage=%(r)s "
+    'reply="%(s)s %(e)s %(m)s" from=<%(f)s> to=%(rcpt)s'
+)
+
+
+def refusal_line(record: AccessRecord) -> str:
+    """One refusal; `command` is the stage."""
+    return _REFUSAL(record).rstrip("\n")
 
 
 class AccessLogSettings(Protocol):
@@ -217,10 +217,17 @@ class AccessLog:
 
     def write(self, record: AccessRecord) -> None:
         """Write the line of one message, in one system call. Never raises."""
+        self._write(self._line, record)
+
+    def write_session(self, record: SessionRecord) -> None:
+        """Write the line of one session. Never raises."""
+        self._write(json_session if self._line is json_record else text_session, record)
+
+    def _write(self, make: Callable[[Record], str], record: Record) -> None:
         if not self.enabled:
             return
         try:
-            line = self._line(record)
+            line = make(record)
             if self._syslog is not None:
                 self._syslog.record("INFO", line)
             if self.file is not None:

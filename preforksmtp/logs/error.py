@@ -17,10 +17,10 @@ import os
 import time
 import traceback
 from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Protocol
 
 from preforksmtp.logs import logger
+from preforksmtp.logs.escaping import escape
 from preforksmtp.logs.logfile import open_log
 from preforksmtp.process.privileges import Identity
 
@@ -82,28 +82,6 @@ class LogFile:
             return open_log(self._place, self._owner)
         except OSError as error:
             raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
-
-
-def escape(text: str) -> str:
-    r"""Text that prints on one line: control and invisible characters as \x0d, \u2028 ..."""
-    if text.isprintable():
-        return text
-    text = text.translate(_CONTROLS)
-    if text.isprintable():
-        return text
-    return "".join([char if char.isprintable() else escape_character(char) for char in text])
-
-
-@lru_cache(256)
-def escape_character(char: str) -> str:
-    r"""One character as Python would write it: \x0d, \u2028, \U000e0001."""
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-_CONTROLS = {code: escape_character(chr(code)) for code in (*range(0x20), *range(0x7F, 0xA0))}  # nearly all that come
 
 
 def format_time(seconds: float) -> str:

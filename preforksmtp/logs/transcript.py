@@ -11,7 +11,8 @@ import logging
 import time
 from typing import Protocol
 
-from preforksmtp.logs.error import LOGGER, LogError, LogFile, escape, format_time
+from preforksmtp.logs.error import LOGGER, LogError, LogFile, format_time
+from preforksmtp.logs.escaping import escape
 from preforksmtp.process.privileges import Identity
 
 

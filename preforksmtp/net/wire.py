@@ -21,7 +21,7 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 from time import monotonic
-from typing import cast
+from typing import Protocol, cast
 
 from preforksmtp.net import closing
 from preforksmtp.net.drain import Drain, await_socket, await_time
@@ -37,6 +37,13 @@ _AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)  # elsewhere than on Windows
 _INSTANT = 0.001  # seconds that do not matter
 _FULL = (BlockingIOError, ssl.SSLWantWriteError)  # send: the client has not read enough yet
 _WAKING = 0.001  # the kernel timeout of a read that is to look round
+
+
+class Traffic(Protocol):
+    """What counts octets: each function does what the one it is given does."""
+
+    def receiver(self, receive: Callable[[int], bytes]) -> Callable[[int], bytes]: ...
+    def sender(self, send: Callable[[bytes, int], int]) -> Callable[[bytes, int], int]: ...
 
 
 class Wire:
@@ -58,6 +65,7 @@ class Wire:
         "_sock",
         "_started",
         "_tls",
+        "_traffic",
         "_trickled",
         "_waits",
     )  # fmt: skip
@@ -74,7 +82,7 @@ class Wire:
         """`inherited`: the SO_RCVTIMEO that the socket has of its listener; 0 = none. It does for clients that answer
         at once; the first read that is not answered within it sets the one that is wanted."""
         self._sock = sock
-        self._recv = sock.recv
+        self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[bytes, int], int] = sock.send
         self._drain = drain
         self._context = context
@@ -83,6 +91,7 @@ class Wire:
         self._position = 0
         self._output = b""
         self._tls = False
+        self._traffic: Traffic | None = None
         self._waits: int = False  # in recv, where a drain may interrupt
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
@@ -100,6 +109,11 @@ class Wire:
             self._set_kernel_timeout(pace.shortest)
         else:
             self._ordinary = not pace.metered and not self._end and not self._tls
+
+    def count(self, traffic: Traffic) -> None:
+        """From here on have octets counted as they are received and sent."""
+        self._traffic = traffic
+        self._recv, self._send = traffic.receiver(self._recv), traffic.sender(self._send)
 
     @property
     def draining(self) -> bool:
@@ -403,6 +417,8 @@ class Wire:
             sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
             self._sock, self._recv, self._send = sock, sock.recv, lambda data, flags: sock.send(data)
             self._tls, self._ordinary = True, False
+            if self._traffic is not None:
+                self.count(self._traffic)
             shake_hands(sock, whole)
         self._polls = [select.poll() for _ in range(3)]  # by what read_line calls idle
         for poll in self._polls:

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from preforksmtp.prefork import calls
 from preforksmtp.prefork.clients import Clients
 from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.pages import Pages
 from preforksmtp.prefork.poison import Poison
+from preforksmtp.prefork.tallies import Tallies, add_up
 
 # The counters of one row, in order. The names are indexes into a row.
 COUNTERS = (
@@ -46,9 +47,10 @@ COUNTERS = (
     "timeouts",
     "errors",  # exceptions that were our fault or the handler's
     "refused",  # connections turned away by a limit
+    "greeted",  # HELO, EHLO and LHLO accepted, where somebody looks
 )
 SESSIONS, MESSAGES, REJECTED, DEFERRED, RECIPIENTS, BYTES = range(6)
-TLS, AUTH_OK, AUTH_FAILED, TIMEOUTS, ERRORS, REFUSED = range(6, len(COUNTERS))
+TLS, AUTH_OK, AUTH_FAILED, TIMEOUTS, ERRORS, REFUSED, GREETED = range(6, len(COUNTERS))
 # Not a counter but a gauge in the same row: time.monotonic_ns() at which the session now served was accepted;
 # 0 = no session.
 SINCE = len(COUNTERS)
@@ -131,6 +133,7 @@ class Readings:
     master: dict[str, int]
     handler_seconds: float
     handler_buckets: list[int]
+    tallies: dict[str, int] = field(default_factory=dict)  # see tallies.py
 
 
 class Slot:
@@ -191,8 +194,12 @@ class Slot:
         fastest = _FASTEST_BYTES if counter == BYTES else _FASTEST
         if counter == HANDLER_NS:
             fastest = _FASTEST_NS * len(self.rows)
-        life = (time.monotonic_ns() - self.forked) // 1_000_000_000 + _GRACE
-        return self._seen[counter] <= total <= life * fastest
+        return self._seen[counter] <= total <= int(self.life + _GRACE) * fastest
+
+    @property
+    def life(self) -> float:
+        """Seconds since the fork."""
+        return (time.monotonic_ns() - self.forked) / 1e9
 
     def fault(self) -> str:
         """Master: a gauge with what no worker of ours writes there, or ""."""
@@ -251,6 +258,7 @@ class Scoreboard:
         self.words = self.memory.own[:_HEADER]
         self.pages = Pages(slots)
         self.clients = Clients(slots, rows)
+        self.tallies = Tallies(slots)
         self.poison: Poison = previous.poison if previous is not None else Poison()
         self.retired = self.memory.own[_HEADER:first]
         self.slots = [
@@ -261,7 +269,7 @@ class Scoreboard:
     def restrict(self, slot: Slot) -> None:
         """Worker, before it runs any code that is not ours: write to nothing but this slot, and what belongs to it.
         OSError: out of memory."""
-        restrict((self.memory, self.pages.memory, self.clients.memory), slot.index)
+        restrict((self.memory, self.pages.memory, self.clients.memory, self.tallies.memory), slot.index)
 
     @property
     def stopping(self) -> bool:
@@ -309,6 +317,7 @@ class Scoreboard:
         self.words[_SEQUENCE] += 1  # odd: readers wait
         for counter, total in zip(_SUMMED, slot.counts(), strict=True):
             self.retired[counter] = min(self.retired[counter] + total, _LARGEST)
+        self.tallies.release(slot.index, slot.life)
         self.memory.clear(slot.index)
         slot.forget()  # state becomes FREE
         self.words[_SEQUENCE] += 1
@@ -331,6 +340,7 @@ class Scoreboard:
             self.retired[counter] = min(self.retired[counter] + old.retired[counter], _LARGEST)
         for word in range(_COUNTED, _COUNTED + len(MASTER_COUNTERS)):
             self.words[word] += old.words[word]
+        self.tallies.absorb(old.tallies.total())
         old.words[_ABSORBED] = 1  # whoever still looks at it counts nothing twice
         self.words[_SEQUENCE] += 1
         self.previous = None
@@ -349,12 +359,20 @@ class Scoreboard:
         before = self.previous._sum_master(word) if self.previous is not None else 0
         return before + (0 if self.absorbed else self.words[word])
 
+    def _sum_tallies(self) -> dict[str, int]:
+        return add_up(counts for board in self.chain() if not board.absorbed for counts in board._tallied())
+
+    def _tallied(self) -> Iterator[dict[str, int]]:
+        yield self.tallies.total()
+        yield from (self.tallies.read(slot.index, slot.life) for slot in self.slots if slot.taken)
+
     def readings(self) -> Readings:
         """Any process: every counter over all workers there ever were; none of them ever goes back."""
         for _ in range(_FOLD_RETRIES):
             before = self.words[_SEQUENCE]
             sums = dict(zip(_SUMMED, self._sums(), strict=True))
             own = [self._sum_master(word) for word in range(_COUNTED, _COUNTED + len(MASTER_COUNTERS))]
+            tallies = self._sum_tallies()
             if before % 2 == 0 and before == self.words[_SEQUENCE]:
                 break
             time.sleep(0)  # let the master finish; if it was killed in mid-fold, answer after all
@@ -363,6 +381,7 @@ class Scoreboard:
             dict(zip(MASTER_COUNTERS, own, strict=True)),
             sums[HANDLER_NS] / 1e9,
             [sums[counter] for counter in range(BUCKETS, _END)],
+            tallies,
         )
 
     def totals(self) -> dict[str, int]:

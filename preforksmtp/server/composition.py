@@ -19,8 +19,9 @@ from typing import Any
 from preforksmtp.config.imports import forgetting_imports
 from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.config.settings import HOOKS
-from preforksmtp.connection.journal import end_strays
+from preforksmtp.connection.journal import Books, SessionJournal, end_strays
 from preforksmtp.connection.limits import make_limiter
+from preforksmtp.connection.observed import KINDS, ObservedJournal, SummingJournal
 from preforksmtp.connection.service import Service
 from preforksmtp.connection.service import describe as describe_session
 from preforksmtp.connection.terms import Terms, make_terms
@@ -196,14 +197,21 @@ class Composition:
         if worker.slot == 0:
             self._warn_of_auth(terms)
         self._lanes.listen(worker.lane, self.settings.backlog)
-        observed = bool(self.settings.status_bind or self.settings.statsd_host or self.settings.control_socket)
-        service = Service(
-            terms, self.log, self.logs.access, worker.slot, self.logs.transcript, timing=observed
-        )
+        service = Service(terms, self._books(worker), self.logs.transcript, self._journal())
         worker.turn_away, worker.describe = service.turn_away, describe_session
-        worker.on_fork.append(end_strays)
+        worker.on_fork.append(partial(end_strays, KINDS))
         return service.serve
 
+    def _books(self, worker: Worker) -> Books:
+        access, settings = self.logs.access, self.settings
+        return Books(self.log, access, worker.slot, worker.tally, refusals=settings.log_refusals)
+
+    def _journal(self) -> type[SessionJournal]:
+        settings = self.settings
+        if settings.access_log_sessions and self.logs.access.enabled:
+            return SummingJournal
+        observed = settings.status_bind or settings.statsd_host or settings.control_socket
+        return ObservedJournal if observed else SessionJournal
 
     def _warn_of_auth(self, terms: Sequence[Terms]) -> None:
         """First worker: what shows only once APP is loaded."""

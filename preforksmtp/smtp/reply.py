@@ -218,3 +218,31 @@ BODY_LINE_TOO_LONG = Reply(554, "5.6.0 Line too long in the message")
 PIPELINED_BODY = Reply(554, "5.5.0 You sent a message before the reply to DATA, closing the connection")
 EARLY_TALKER = Reply(554, "5.5.1 You spoke before the greeting, closing the connection")
 CROSS_PROTOCOL = Reply(554, "5.5.1 This is an SMTP server, closing the connection")
+
+# Which setting each of these says to have been reached; what else a handler refuses is its own.
+LIMITS: dict[int, str] = {
+    id(answer): setting
+    for answer, setting in (
+        (TOO_SLOW, "min_data_rate"),
+        (SESSION_TIMED_OUT, "session_timeout"),
+        (TOO_BUSY, "max_connections"),
+        (TOO_MANY_SESSIONS, "max_connections_per_ip"),
+        (TOO_MANY_CONNECTIONS, "max_connection_rate"),
+        (TOO_MANY_MESSAGES, "max_messages"),
+        (TOO_MANY_IDLE, "max_idle_commands"),
+        (TOO_MANY_AUTH_FAILURES, "max_auth_failures"),
+        (TOO_MANY_REFUSED, "max_refused_recipients"),
+        (TOO_MANY_ERRORS, "max_errors"),
+        (MESSAGE_RATE, "max_message_rate"),
+        (RECIPIENT_RATE, "max_recipient_rate"),
+        (AUTH_FAILURE_RATE, "max_auth_failure_rate"),
+        (POISON, "poison_limit"),
+        (TOO_MANY_DOMAINS, "max_recipient_domains"),
+        (TOO_MANY_RECIPIENTS, "max_recipients"),
+        (TOO_LARGE, "max_message_size"),
+        (BODY_LINE_TOO_LONG, "max_line_length"),
+        (BARE_NEWLINES, "bare_newlines"),
+        (PIPELINED_BODY, "pipelined_body"),
+        (EARLY_TALKER, "greeting_delay"),
+    )
+}

@@ -21,13 +21,15 @@ def _find() -> Callable[[int], int] | None:
     except (OSError, AttributeError):
         return None
     trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
-    return trim  # type: ignore[no-any-return]
+    return trim
 
+
+_TRIM = _find()
 
 class Heap:
     """`trim`: malloc_trim(3), or None where there is none."""
 
-    def __init__(self, trim: Callable[[int], int] | None = _find()) -> None:
+    def __init__(self, trim: Callable[[int], int] | None = _TRIM) -> None:
         self._trim = trim
         self._least = 0  # bytes that were resident after the last trim, or since
         self._next = 0.0

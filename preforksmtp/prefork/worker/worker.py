@@ -107,6 +107,7 @@ class Worker:
         self.lane = 0  # which of several queues is ours
         self.clients = board.clients
         self.poison = board.poison
+        self.tally = board.tallies.of(slot.index)
         self.booted_at = time.monotonic()
         self.drain = Drain()
         self.on_exit: list[Callable[[], None]] = []
