@@ -135,6 +135,7 @@ class RecordingJournal:
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
+        self.seen: list[tuple[Any, ...]] = []  # what only counters and lines about refusals want
         self.hooks: list[str] = []  # as `handling` tells: a name when it begins, "" when it is over
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
@@ -144,10 +145,31 @@ class RecordingJournal:
         assert bool(hook) == bool(since)
         self.hooks.append(hook)
 
+    def commands(self, verbs: Mapping[str, Any]) -> Any:
+        return verbs
+
+    def greeted(self) -> None:
+        self.seen.append(("greeted",))
+
+    def refused(self, session: Session, verb: str, reply: Any, argument: str = "") -> None:
+        self.seen.append(("refused", verb, reply.code, argument))
+
+    def abandoned(self, transaction: Any) -> None:
+        self.seen.append(("abandoned", len(transaction.recipients)))
+
+    def deferred(self, session: Session, hook: str, reply: Any, cause: BaseException) -> None:
+        self.seen.append(("deferred", hook, reply.code, cause))
+
+    def told(self) -> None:
+        self.seen.append(("told",))
+
     def message(self, session: Session, transaction: Any, size: int, reply: Any) -> None:
         self.events.append(("message", transaction.sender, list(transaction.recipients), size, reply.code))
 
-    def authenticated(self, session: Session, mechanism: str, username: str | None, binding: str = "") -> None:
+    def authenticated(
+        self, session: Session, mechanism: str, username: str | None, binding: str = "", claimed: str = ""
+    ) -> None:
+        self.seen.append(("claimed", claimed))
         self.events.append(("authenticated", mechanism, username, *([binding] if binding else [])))
 
     def tls_started(self, session: Session) -> None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from preforksmtp.config.load import load
+from preforksmtp.connection.journal import Books
 from preforksmtp.connection.service import Service
 from preforksmtp.connection.terms import make_terms
 from preforksmtp.logs.access import open_access_log
@@ -55,9 +56,10 @@ class Sessions:
         context = server_context(view) if view.certfile else None
         terms = make_terms(view, parsed, self.address, context, hooks)
         self._access = open_access_log(settings)
-        self.service = Service([terms], log, self._access, 3)
+        board = scoreboard.Scoreboard(1, 1)
+        self.service = Service([terms], Books(log, self._access, 3, board.tallies.of(0)))
         self.drain = Drain()
-        self.row = scoreboard.Scoreboard(1, 1).slots[0].rows[0]
+        self.row = board.slots[0].rows[0]
         self.seats: list[Seat] = []
         self._threads: list[threading.Thread] = []
         self._accepted: list[socket.socket] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ STAGES = {
 }  # fmt: skip
 EVERY = 60.0  # seconds between two lines about a back end that fails
 TOLD_OF = ("connect", "mail", "rcpt")  # stages whose refusals are a line each in the error log (log_refusals)
+# What is shown of a failed AUTH: a name such as users have. Others typed their password where the name belongs.
+_NAME = re.compile(r"[\w.+-]{1,64}(?:@[\w.-]{1,255})?", re.ASCII)
 _TEXT = scoreboard.CALL + calls.TEXT  # where in a row the call of a handler stands
 _TEXT_OCTET = 8 * _TEXT
 _put, _INSIDE, _OUTSIDE = calls.put, calls.INSIDE, calls.OUTSIDE
@@ -187,7 +190,7 @@ class SessionJournal:
     ) -> None:
         self._row[scoreboard.AUTH_FAILED if username is None else scoreboard.AUTH_OK] += 1
         host, port = session.peer.host, session.peer.port or "-"
-        said = username if username is not None else claimed
+        said = username if username is not None else claimed if _NAME.fullmatch(claimed) else ""
         self._books.log.info(
             "auth %s session=%s peer=[%s]:%s mechanism=%s user=%s%s",
             "failed" if username is None else "ok", session.id, host, port, mechanism, bare(said),

@@ -76,6 +76,7 @@ class _Exchange:
         self.bindings: Mapping[str, bytes] = tls.bindings if tls is not None else {}
         self.offers_binding = any(name.endswith("-PLUS") for name in dialogue.offer().mechanisms)
         self.asked_binding = ""
+        self._claimed = ""  # the name that was given, unless it is known to be nobody's
 
     def ask(self, challenge: bytes) -> bytes:
         """Send a challenge, read the response. A drain in a hurry may interrupt the wait: no mail is lost by it."""
@@ -126,7 +127,9 @@ class _Exchange:
                     dialogue.limits.attempt()
             dialogue.limits.decided(right=False)
         if answer.code >= 500 and answer.code not in _MISUSE:  # others prove nothing against the client
-            dialogue.journal.authenticated(dialogue.session, self._mechanism, None, self.asked_binding)
+            dialogue.journal.authenticated(
+                dialogue.session, self._mechanism, None, self.asked_binding, self._claimed
+            )
         if answer.code >= 500 or self.tries:
             dialogue.auth_failures += 1
         dialogue.wire.pause(dialogue.rules.auth_failure_delay, self.heard, idle=True)
@@ -139,16 +142,19 @@ class _Exchange:
     def authenticate(self, username: str, password: str) -> bool:
         dialogue = self._dialogue
         self.attempt()
+        self._claimed = username
         if not dialogue.hooks.authenticate:
             return check_password(self.password(username), password, self.iterations)
         return cast("bool", dialogue.call("authenticate", dialogue.handler.authenticate, username, password))
 
     def password(self, username: str) -> Secret:
         secret = self._dialogue.call("password", _secret, self._dialogue.handler.password, username)
+        self._claimed = username if secret is not None else ""  # what is no user's name may be a password
         return cast("Secret", secret)
 
     def token(self, username: str, token: str) -> str | None:
         self.attempt()
+        self._claimed = username
         verdict = self._dialogue.call("token", self._dialogue.handler.token, username, token)
         if isinstance(verdict, str):
             return verdict or None

@@ -29,6 +29,9 @@ _BAD_COMMANDS = frozenset(
     id(answer) for answer in vars(reply).values()
     if isinstance(answer, Reply) and answer.code in (500, 501, 502, 503, 504, 530, 535, 538, 555)
 ) - {id(reply.RECIPIENT_FIRST)}  # fmt: skip
+_NO_COMMAND = frozenset(
+    map(id, (reply.LINE_TOO_LONG, reply.BARE_LINE_FEED, reply.BAD_CHARACTERS, reply.NOT_UTF8, reply.UNRECOGNIZED))
+)
 _LINE_OCTETS = command.AUTH_LINE_OCTETS  # the longest of any verb; each has its own limit
 _FREE_REFUSALS = 3  # that are not delayed by error_delay
 
@@ -85,6 +88,7 @@ class Dialogue:
             self._greet()
             self._serve()
         except InterruptedError:
+            self.journal.told()
             self.quit = self.wire.take_line().strip().upper() == b"QUIT"
             self.wire.write((reply.CLOSING if self.quit else reply.SHUTTING_DOWN).wire)
         except Overdue as slow:
@@ -112,6 +116,8 @@ class Dialogue:
         greeting = self._welcome()
         if greeting.code == 421:
             self.end(greeting)
+        if self.refused:
+            self.journal.refused(self.session, "CONNECT", greeting)
         self.wire.write(greeting.wire)
 
     def restart(self) -> Reply:
@@ -137,8 +143,10 @@ class Dialogue:
     def _serve(self) -> None:
         """Command by command, until Ended or a fault of the connection is raised."""
         wire, needed = self.wire, self._needs
-        read_line, write, decode, find = wire.read_line, wire.write, self.rules.syntax.decode, VERBS.get
+        read_line, write, decode = wire.read_line, wire.write, self.rules.syntax.decode
+        find = self.journal.commands(VERBS).get
         needs = 0  # of what is no command at all: those of the one before, it matters little (max_errors)
+        name = argument = ""
         while True:
             try:
                 line = read_line(_LINE_OCTETS, self.transaction is None)
@@ -157,7 +165,7 @@ class Dialogue:
                 answer = refusal.reply
             if answer is not None:
                 if answer.code >= 400:
-                    self.answer(answer, needs)
+                    self.answer(answer, needs, name, argument)
                 else:
                     write(answer.wire)
 
@@ -188,7 +196,7 @@ class Dialogue:
         except Reject as refusal:
             answer = refusal.reply
         if answer is not None:
-            self.answer(answer, needs)
+            self.answer(answer, needs, name, argument)
 
     def require(self, needs: int) -> None:
         """Refuse where one of `needs` (see smtp/verbs.py) is missing."""
@@ -208,11 +216,14 @@ class Dialogue:
             raise Reject(reply.REFUSED_SESSION)
         return verb
 
-    def answer(self, answer: Reply, needs: int = 0) -> None:
+    def answer(self, answer: Reply, needs: int = 0, name: str = "", argument: str = "") -> None:
         """Write the reply to a command that has these `needs`; end the session with 421 where it says so, or after too
         many bad commands."""
         if answer.code == 421:
             self.end(answer)
+        if answer.code >= 400:
+            verb = "" if id(answer) in _NO_COMMAND else command.verb(name)
+            self.journal.refused(self.session, verb, answer, argument)
         if answer.code >= 400 and not needs & IDLE:  # or it has been counted
             self.idle()
         if id(answer) in _BAD_COMMANDS and not (answer is reply.MAIL_FIRST and self.mail_refused):
@@ -222,10 +233,11 @@ class Dialogue:
                 self.end(reply.TOO_MANY_ERRORS)
         self._refuse(answer)
 
-    def refuse_recipient(self, answer: Reply) -> None:
+    def refuse_recipient(self, answer: Reply, argument: str) -> None:
         """Write the refusal of a recipient: no bad command, but who guesses at addresses hears many of them."""
         if answer.code == 421:
             self.end(answer)
+        self.journal.refused(self.session, "RCPT", answer, argument)
         self.idle()
         if answer.code >= 500:
             self._refused_recipients += 1
@@ -256,6 +268,8 @@ class Dialogue:
 
     def end(self, last: Reply) -> None:
         """Say `last` and end the session."""
+        if last.code >= 400:
+            self.journal.refused(self.session, "SESSION", last)
         self.wire.write(last.wire)
         raise Ended
 
@@ -269,6 +283,8 @@ class Dialogue:
             return function(*arguments)
         except Reject as refusal:
             cause = refusal.__cause__
+            if cause is not None and refusal.reply.code < 500:
+                journal.deferred(self.session, hook, refusal.reply, cause)
             refusal.__traceback__ = refusal.__context__ = None  # a handler may raise one object again and again
             raise refusal.fresh() from cause
         except BaseException as error:  # SystemExit too: it would silently end this thread
@@ -322,6 +338,7 @@ class Dialogue:
         """Abandon the open transaction, if there is one (RFC 5321 section 4.1.1.5), and what XFORWARD said of it."""
         self.session.xforward = NOTHING
         if self.transaction is not None:
+            self.journal.abandoned(self.transaction)
             self.transaction = None
             if self.hooks.reset:
                 self.call("reset", self.handler.reset)

@@ -93,7 +93,7 @@ def rcpt(dialogue: Dialogue, argument: str) -> Reply | None:
             if not answer.positive:
                 raise Reject(answer)
     except Reject as refusal:
-        dialogue.refuse_recipient(refusal.reply)
+        dialogue.refuse_recipient(refusal.reply, argument)
         return None
     transaction.recipients.append(recipient)
     return answer

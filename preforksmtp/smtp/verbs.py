@@ -86,6 +86,7 @@ def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -
     if session.helo:  # once or twice is needed
         dialogue.idle()
     session.helo = name
+    dialogue.journal.greeted()
     dialogue.reset()
 
 
