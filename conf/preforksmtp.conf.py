@@ -348,6 +348,14 @@
 #     'to=%(rcpt)s nrcpt=%(n)s size=%(b)s reply="%(s)s %(e)s %(m)s" time=%(L)s tls=%(tls)s'
 # )
 
+# Also write a line to the access log when a session ends: its client, how often each command was
+# given and refused, messages, octets, seconds, and why it ended.
+# access_log_sessions = False
+
+# Write a line to the error log for each client, sender and recipient that is refused, with the
+# reply: what fail2ban reads (conf/fail2ban).
+# log_refusals = True
+
 # Lines of text, or one JSON object a line, for both logs.
 # log_format = "text"
 

@@ -59,6 +59,7 @@ ARGUMENTS = (
 BINDS = ("smtp://127.0.0.1:0", "smtps://127.0.0.1:0", "lmtp://127.0.0.1:0?proxy_protocol=127.0.0.0/8")
 PATIENCE = 30.0
 MARKS = 10  # measurements of one kind
+SETTLE = 1.2  # seconds in which a worker with free memory returns it
 
 
 class Hostile:
@@ -292,16 +293,21 @@ class Measure(NamedTuple):
 
 
 def measure(target: Target) -> Measure:
-    """Once their sessions are over."""
+    """Once their sessions are over, and they have returned what is free (prefork/worker/heap.py)."""
     workers = target.workers()
     end = time.monotonic() + PATIENCE
     while any(connections(pid) for pid in workers) and time.monotonic() < end:
         time.sleep(0.05)
-    memory = 0
-    for pid in workers:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        memory += next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmRSS:"))
+    memory = before = 0
+    while memory != before or not memory:
+        before, memory = memory, sum(map(resident, workers))
+        time.sleep(SETTLE)
     return Measure(memory, sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in workers))
+
+
+def resident(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmRSS:"))
 
 
 def connections(pid: int) -> int:

@@ -38,6 +38,7 @@ _LABELS = {
     "timeouts": "Sessions timed out",
     "errors": "Errors of handler or server",
     "refused": "Connections refused by a limit",
+    "greeted": "Greetings (EHLO, HELO, LHLO)",
     "reloads": "Reloads",
     "reloads_failed": "Reloads failed",
     "workers_forked": "Workers started",

@@ -33,7 +33,7 @@ _LARGEST = (1 << 63) - 1
 def key(family: str, *labels: str) -> str:
     """The key of these labels. An empty one is "-"; what does not fit, or has no form a label may have, is "other"."""
     text = " ".join([family, *(label or "-" for label in labels)])
-    if len(text) <= _OCTETS and _KEY.fullmatch(text):
+    if len(text) <= _OCTETS and text.count(" ") == len(labels) and _KEY.fullmatch(text):
         return text
     return " ".join([family, *("other" for _ in labels)])
 

@@ -17,7 +17,7 @@ RECORD = AccessRecord(
     helo="client.example",
     user="alice", sender="a@x.org", recipients=["b@y.org", "c@z.org"], size=1234, command="DATA", code=250,
     enhanced="2.0.0", text="Ok: queued as M1", seconds=1.2345678, tls="TLSv1.3",
-    cipher="TLS_AES_256_GCM_SHA384", pid=77, worker=3,
+    cipher="TLS_AES_256_GCM_SHA384", pid=77, worker=3, bind="smtp://:25",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_the_default_format_of_nothing():
         ("rcpt", "<b@y.org>,<c@z.org>"), ("b", "1234"), ("T", "1"), ("L", "1.234568"), ("M", "1234"),
         ("D", "1234567"),
         ("tls", "TLSv1.3"), ("c", "TLS_AES_256_GCM_SHA384"), ("i", "S1"), ("q", "M1"), ("p", "77"),
-        ("w", "3"), ("t", format_time(RECORD.time)),
+        ("w", "3"), ("B", "smtp://:25"), ("t", format_time(RECORD.time)),
     ],
 )  # fmt: skip
 def test_atom(name, text):
@@ -139,6 +139,7 @@ def test_json(open_log, tmp_path):
         "helo": "client.example", "user": "alice", "sender": "a@x.org", "recipients": ["b@y.org", "c@z.org"],
         "size": 1234, "command": "DATA", "code": 250, "enhanced": "2.0.0", "text": "Ok: queued as M1",
         "seconds": 1.234568, "tls": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "pid": 77, "worker": 3,
+        "bind": "smtp://:25",
     }  # fmt: skip
     assert second["helo"] == "a\r\nb\udcff"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-GROWTH = 4 << 20  # bytes by which the worker has grown
+GROWTH = 2 << 20  # bytes by which the worker has grown
 EVERY = 1.0  # seconds at least between two trims
 
 
