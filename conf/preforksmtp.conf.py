@@ -49,6 +49,10 @@
 # killed. In a reload kept connections are served on for two thirds of it.
 # graceful_timeout = 30
 
+# Seconds between TERM and the stop in which /readyz answers 503 and everything else goes on: time
+# for load balancers to send clients elsewhere. A second TERM ends it.
+# drain_delay = 0
+
 # Seconds that one call of the application may take, waiting for the client not counted. Past it
 # the error log gets the session, the method and its stack, and the worker is replaced: its other
 # sessions finish, the call itself has graceful_timeout left. 0 is off.
@@ -217,6 +221,10 @@
 
 
 # --- Limits
+
+# Refuse MAIL with 452 while less is free where bodies are spooled (spool_dir), or where the
+# application stores them as far as it says so. 0 is off.
+# min_free_space = 16777216
 
 # Most sessions at once in all workers; one more is told 421 4.3.2. 0 is no limit but threads.
 # max_connections = 0
@@ -391,6 +399,9 @@
 # (Prometheus), /livez, /readyz, /stats (JSON), and a status page at /. Anybody who reaches it may
 # read. Not changed by HUP. Default: off.
 # status_bind = None
+
+# Show on the status page which clients have the most sessions: their addresses are personal data.
+# status_clients = False
 
 # Unix socket for preforksmtpctl; only its owner and root may use it. Not changed by HUP. Default:
 # off.

@@ -133,6 +133,9 @@ SETTINGS = (
     Setting("graceful_timeout", (), seconds(zero=True), 30, PROCESSES,
             "Seconds that open transactions may take to finish when a worker is asked to stop; then it is "
             "killed. In a reload kept connections are served on for two thirds of it."),
+    Setting("drain_delay", (), seconds(zero=True), 0, PROCESSES,
+            "Seconds between TERM and the stop in which /readyz answers 503 and everything else goes on: time for load "
+            "balancers to send clients elsewhere. A second TERM ends it."),
     Setting("handler_timeout", (), seconds(zero=True), 0, PROCESSES,
             "Seconds that one call of the application may take, waiting for the client not counted. Past it the error "
             "log gets the session, the method and its stack, and the worker is replaced: its other sessions finish, "
@@ -245,6 +248,9 @@ SETTINGS = (
             "Bytes of a message held in memory; a larger one is written to a temporary file.", "session"),
     Setting("spool_dir", (), path("DIR"), None, SMTP,
             "Folder for temporary files of large messages.", "session", shown="$TMPDIR or /tmp"),
+    Setting("min_free_space", (), size(), 16 * MIB, LIMITS,
+            "Refuse MAIL with 452 while less is free where bodies are spooled (spool_dir), or where the application "
+            "stores them as far as it says so. 0 is off."),
     Setting("bare_newlines", (), choice("reject", "accept"), "reject", SMTP,
             "A CR or LF alone in a message: reject it with 550 after the end of data, or keep it as content "
             "(RFC 5321 section 2.3.8).", "session"),
@@ -371,6 +377,8 @@ SETTINGS = (
             "Address, HOST:PORT or unix:/path?mode=660, where a process of its own serves HTTP: /metrics (Prometheus), "
             "/livez, /readyz, /stats (JSON), and a status page at /. Anybody who reaches it may read.",
             shown="off", reloaded=False),
+    Setting("status_clients", (), boolean(), False, OBSERVATION,
+            "Show on the status page which clients have the most sessions: their addresses are personal data."),
     Setting("control_socket", (), path(), None, OBSERVATION,
             "Unix socket for preforksmtpctl; only its owner and root may use it.", shown="off", reloaded=False),
     Setting("statsd_host", (), string("HOST:PORT"), None, OBSERVATION,

@@ -34,6 +34,12 @@ from preforksmtp.smtp.session import Endpoint, Session
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+class Health:
+    """Whether the application can work; `unwell`: new sessions are turned away (see server/vitals.py)."""
+
+    unwell = False
+
+
 class Service:
     """What a worker's session threads call. One a worker."""
 
@@ -43,6 +49,7 @@ class Service:
         books: Books,
         transcript: Transcript | None = None,
         journal: Callable[[Books, Seat, Wire], SessionJournal] = SessionJournal,
+        health: Health | None = None,
     ) -> None:
         """`journal`: makes that of each session; connection/observed.py has others."""
         self._terms = terms
@@ -50,6 +57,7 @@ class Service:
         self._books = books
         self._log = books.log
         self._transcript = transcript
+        self._health = health or Health()
         # Names of sessions: unique over workers and restarts, and short enough for a log line.
         self._prefix = _base36(int(time.time() * 1000) % 36**6) + _base36(os.getpid())
         self._numbers = itertools.count(1)
@@ -87,21 +95,12 @@ class Service:
                 _proxied(session, sock, Wait(rules.pace.header, seat.drain))
             if terms.limiter is not None:
                 visit = terms.limiter.enter(session, seat.row)
-                rules = terms.limiter.rules(session)
-                wire.keep_pace(rules.pace)
-                if visit.refusal is not None:
-                    linger = False  # the client has yet to speak
-                    _turn_down(wire, session, visit.refusal, journal, terms)
-                    return
-            if terms.implicit_tls:
-                session.tls = wire.start_tls()
-                journal.tls_started(session)
-            if not wait:  # there may be many more
+            seat.dialogue = dialogue = self._admit(session, wire, journal, terms, visit)
+            if dialogue is None:
+                linger = False  # the client has yet to speak
+            elif not wait:  # there may be many more
                 _say(wire, reply.SHUTTING_DOWN)
             else:
-                dialogue = Dialogue(wire, session, rules, journal)
-                dialogue.limits, seat.dialogue = visit, dialogue
-                self._introduce(dialogue, terms)
                 dialogue.run()
                 linger = not dialogue.quit
         except EOFError:
@@ -120,6 +119,37 @@ class Service:
             wire.close(linger, wait)
             journal.finished(session, how)
 
+    def _admit(
+        self,
+        session: Session,
+        wire: Wire | TranscribedWire,
+        journal: SessionJournal,
+        terms: Terms,
+        visit: Visit | None,
+    ) -> Dialogue | None:
+        """What comes before a word is spoken. None where the client was turned away."""
+        rules = terms.rules
+        if visit is not None and terms.limiter is not None:
+            rules = terms.limiter.rules(session)
+            wire.keep_pace(rules.pace)
+            if visit.refusal is not None:
+                _turn_down(wire, session, visit.refusal, journal, terms)
+                return None
+        if self._health.unwell:
+            _turn_down(wire, session, reply.UNWELL, journal, terms)
+            return None
+        if terms.implicit_tls:
+            session.tls = wire.start_tls()
+            journal.tls_started(session)
+        dialogue = Dialogue(wire, session, rules, journal)
+        dialogue.limits = visit
+        if terms.reverse_dns_timeout and session.peer.port:
+            session.reverse_dns = self._resolver.lookup(session.peer.host, terms.reverse_dns_timeout)
+        if terms.xclient or terms.xforward:
+            dialogue.xclient = session.peer.host in terms.xclient
+            dialogue.xforward = session.peer.host in terms.xforward
+        return dialogue
+
     def turn_away(self, sock: socket.socket, index: int) -> None:
         """Worker, main thread: the server ends, and no thread is free. Without waiting for anything; close it."""
         with sock, contextlib.suppress(OSError):
@@ -128,15 +158,6 @@ class Service:
                 sock.send(reply.SHUTTING_DOWN.wire)
                 sock.shutdown(socket.SHUT_WR)
                 sock.recv(65536)  # what is unread at the close would reset the connection, and the reply with it
-
-    def _introduce(self, dialogue: Dialogue, terms: Terms) -> None:
-        """What is known of the client before a word is spoken."""
-        session = dialogue.session
-        if terms.reverse_dns_timeout and session.peer.port:
-            session.reverse_dns = self._resolver.lookup(session.peer.host, terms.reverse_dns_timeout)
-        if terms.xclient or terms.xforward:
-            dialogue.xclient = session.peer.host in terms.xclient
-            dialogue.xforward = session.peer.host in terms.xforward
 
 
 def describe(seat: Seat) -> dict[str, Any]:

@@ -7,11 +7,12 @@ new master (an upgrade too), which Prometheus takes for a restart.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from preforksmtp.observe.snapshot import Facts, Snapshot
+from preforksmtp.observe.snapshot import Facts, Snapshot, hook_buckets
+from preforksmtp.prefork import tallies
 from preforksmtp.prefork.scoreboard import BOUNDS, STATES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -45,9 +46,49 @@ def _labelled(label: str, counters: dict[str, str]) -> Callable[[Snapshot, Facts
 
 def _each(attribute: str) -> Callable[[Snapshot, Facts], Values]:
     return lambda snapshot, facts: [
-        (_labels(worker=str(worker.slot), pid=str(worker.pid)), getattr(worker, attribute))
+        (_labels(worker=str(worker.slot)), float(getattr(worker, attribute)))
         for worker in snapshot.workers
     ]
+
+
+def _tallied(family: str, *names: str) -> Callable[[Snapshot, Facts], Values]:
+    """Each tally of this family, its labels by these names."""
+
+    def values(snapshot: Snapshot, facts: Facts) -> Values:
+        for key, count in sorted(snapshot.readings.tallies.items()):
+            kind, labels = tallies.labels(key)
+            if kind == family and len(labels) == len(names):
+                yield _labels(**dict(zip(names, labels, strict=True))), count
+
+    return values
+
+
+def _accepted(snapshot: Snapshot, facts: Facts) -> Values:
+    """What was accepted at each stage. MAIL and RCPT are counted when their transaction ends."""
+    sessions, more = snapshot.readings.sessions, snapshot.readings.tallies
+    answered = sessions["messages"] + sessions["deferred"] + sessions["rejected"]
+    counts = {
+        "connect": sessions["sessions"] - sessions["refused"],
+        "tls": sessions["tls"],
+        "helo": sessions["greeted"],
+        "auth": sessions["auth_ok"],
+        "mail": answered + more.get("accepted mail", 0),
+        "rcpt": sessions["recipients"] + more.get("accepted rcpt", 0),
+        "message": sessions["messages"],
+    }
+    return [(_labels(stage=stage), count) for stage, count in counts.items()]
+
+
+def _reload_time(snapshot: Snapshot, facts: Facts) -> Values:
+    return [("", snapshot.reload.time if snapshot.reload is not None else 0)]
+
+
+def _reload_result(snapshot: Snapshot, facts: Facts) -> Values:
+    return [("", int(snapshot.reload is None or snapshot.reload.kind == "reloaded"))]
+
+
+def _certificates(snapshot: Snapshot, facts: Facts) -> Values:
+    return [(_labels(bind=bind, file=file), end) for bind, file, end in facts.certificates]
 
 
 def _most(attribute: str) -> Callable[[Snapshot, Facts], Values]:
@@ -77,7 +118,7 @@ FAMILIES = (
            lambda _, facts: [("", facts.started)]),
     Family("master_silent_seconds", "gauge", "Since the master's last round; it makes one each second.",
            lambda snapshot, _: [("", snapshot.silent)]),
-    Family("ready", "gauge", "Whether new sessions are served at once.",
+    Family("ready", "gauge", "Whether new sessions are served.",
            lambda snapshot, _: [("", int(not snapshot.unready))]),
     Family("workers_wanted", "gauge", "Workers that there should be.",
            lambda snapshot, _: [("", snapshot.wanted)]),
@@ -113,6 +154,48 @@ FAMILIES = (
            _labelled("result", {"ok": "auth_ok", "failed": "auth_failed"})),
     Family("timeouts_total", "counter", "Sessions ended because the client was silent or slow.", _total("timeouts")),
     Family("errors_total", "counter", "Exceptions in the handler or in the server.", _total("errors")),
+    Family("accepted_total", "counter", "What was accepted, by stage; MAIL and RCPT when their transaction ends.",
+           _accepted),
+    Family("refused_total", "counter", "What was refused, by stage, reply code and enhanced status code.",
+           _tallied("refused", "stage", "code", "enhanced")),
+    Family("limits_total", "counter", "Refusals because a limit was reached, by its setting.",
+           _tallied("limit", "limit")),
+    Family("auth_mechanism_total", "counter", "AUTH exchanges by mechanism and result.",
+           _tallied("auth", "mechanism", "result")),
+    Family("tls_version_total", "counter", "TLS handshakes done, by version.", _tallied("tls", "version")),
+    Family("tls_failures_total", "counter", "TLS handshakes that failed.",
+           lambda snapshot, _: [("", snapshot.readings.tallies.get("ended tls", 0))]),
+    Family("timeouts_by_limit_total", "counter", "Sessions ended by silence or slowness, by the setting.",
+           _tallied("timeout", "limit")),
+    Family("handler_errors_total", "counter", "Exceptions of the application, by hook.",
+           _tallied("hook_error", "hook")),
+    Family("handler_deferred_total", "counter", "4xx of the application that have a cause, by hook.",
+           _tallied("hook_deferred", "hook")),
+    Family("sessions_ended_total", "counter", "Sessions that are over, by how they ended.",
+           _tallied("ended", "reason")),
+    Family("wire_bytes_total", "counter", "Octets of SMTP received and sent by sessions that are over.",
+           _tallied("wire", "direction")),
+    Family("log_lines_lost_total", "counter", "Lines that could not be written, by log.", _tallied("lost", "log")),
+    Family("spool_files", "gauge", "Bodies that are in temporary files now.",
+           lambda snapshot, _: [("", sum(worker.spooled for worker in snapshot.workers))]),
+    Family("free_bytes", "gauge", "Room where messages are stored, as far as that is known.",
+           lambda snapshot, _: [(_labels(folder=folder), free) for folder, free in snapshot.free]),
+    Family("certificate_expires_timestamp_seconds", "gauge", "When each certificate ends, seconds since the epoch.",
+           _certificates),
+    Family("accept_queue_overflows_total", "counter",
+           "Connections dropped from full accept queues, of all listeners of this network namespace.",
+           lambda snapshot, _: [("", snapshot.overflows)]),
+    Family("last_reload_successful", "gauge", "Whether the last reload succeeded; 1 where there was none.",
+           _reload_result),
+    Family("last_reload_timestamp_seconds", "gauge", "When the last reload ended; 0 where there was none.",
+           _reload_time),
+    Family("worker_restarts_total", "counter", "Workers that were replaced, by reason.",
+           _tallied("restart", "reason")),
+    Family("saturated", "gauge", "Whether all session threads of all ready workers are busy.",
+           lambda snapshot, _: [("", int(snapshot.saturated))]),
+    Family("application_healthy", "gauge", "0 where Handler.healthy says no in all ready workers.",
+           lambda snapshot, _: [("", int(not snapshot.unwell))]),
+    Family("worker_open_fds", "gauge", "Open descriptors, by worker.", _each("descriptors")),
     Family("worker_sessions_active", "gauge", "Sessions now, by worker.", _each("active")),
     Family("worker_memory_bytes", "gauge", "Resident memory, by worker.", _each("memory")),
     Family("worker_cpu_seconds_total", "counter", "Processor time used, by worker.", _each("cpu")),
@@ -126,19 +209,37 @@ def exposition(snapshot: Snapshot, facts: Facts) -> str:
     for family in FAMILIES:
         lines += _head(family.name, family.type, family.help)
         lines += [f"{PREFIX}{family.name}{labels} {_number(value)}" for labels, value in family.values(snapshot, facts)]
-    lines += _histogram(snapshot)
+    lines += _handler_histogram(snapshot)
+    lines += _hook_histograms(snapshot)
     return "\n".join(lines) + "\n"
 
 
-def _histogram(snapshot: Snapshot) -> list[str]:
-    name, readings = f"{PREFIX}handler_seconds", snapshot.readings
-    lines = _head("handler_seconds", "histogram", "How long the handler took with each message.")
-    bounds = [*map(_number, BOUNDS), "+Inf"]
-    for bound, count in zip(bounds, accumulate(readings.handler_buckets), strict=True):
-        lines.append(f'{name}_bucket{{le="{bound}"}} {count}')
-    lines.append(f"{name}_sum {_number(readings.handler_seconds)}")
-    lines.append(f"{name}_count {sum(readings.handler_buckets)}")
+def _handler_histogram(snapshot: Snapshot) -> list[str]:
+    readings = snapshot.readings
+    head = _head("handler_seconds", "histogram", "How long the handler took with each message.")
+    return head + _histogram("handler_seconds", {}, readings.handler_buckets, readings.handler_seconds)
+
+
+def _hook_histograms(snapshot: Snapshot) -> list[str]:
+    """Of each hook that was called; "message" is what handler_seconds has, stream included."""
+    readings = snapshot.readings
+    buckets = {"message": (readings.handler_buckets, readings.handler_seconds)}
+    for hook, counts in hook_buckets(readings.tallies).items():
+        buckets[hook] = counts, readings.tallies.get(f"hook_ns {hook}", 0) / 1e9
+    lines = _head("hook_seconds", "histogram", "How long each call of a hook took.")
+    for hook, (counts, seconds) in sorted(buckets.items()):
+        lines += _histogram("hook_seconds", {"hook": hook}, counts, seconds)
     return lines
+
+
+def _histogram(name: str, labels: dict[str, str], counts: Sequence[int], seconds: float) -> list[str]:
+    bounds = [*map(_number, BOUNDS), "+Inf"]
+    lines = [
+        f"{PREFIX}{name}_bucket{_labels(**labels, le=bound)} {count}"
+        for bound, count in zip(bounds, accumulate(counts), strict=True)
+    ]
+    own = _labels(**labels) if labels else ""
+    return [*lines, f"{PREFIX}{name}_sum{own} {_number(seconds)}", f"{PREFIX}{name}_count{own} {sum(counts)}"]
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:

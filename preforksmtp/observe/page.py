@@ -179,7 +179,8 @@ def _tags(kind: str) -> tuple[str, str]:
 
 def _head(snapshot: Snapshot, facts: Facts) -> Iterator[_Html]:
     tone = _TONES.get(snapshot.condition, "") if snapshot.alive else "bad"
-    reason = [_tag("p.reason", snapshot.unready)] if snapshot.unready else []
+    why = snapshot.unready or ("all session threads are busy" if snapshot.saturated else "")
+    reason = [_tag("p.reason", why)] if why else []
     yield _tag("header", _tag("h1", facts.name), _tag(f"p.badge.{tone}", snapshot.condition), *reason)
     clock = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(snapshot.time))
     known = [("Version", facts.version), ("Master", str(facts.master)), ("Up", span(snapshot.uptime)), ("As of", clock)]

@@ -5,11 +5,13 @@ Any process that has the mapping may take one. It costs no lock and no system ca
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preforksmtp.prefork.chronicle import Event
 from preforksmtp.prefork.reasons import REASONS
 from preforksmtp.prefork.scoreboard import (
     BOUNDS,
@@ -23,6 +25,7 @@ from preforksmtp.prefork.scoreboard import (
     Scoreboard,
     Slot,
 )
+from preforksmtp.prefork.tallies import labels
 
 MASTER_SILENT = 5.0  # seconds without a round after which the master is taken for dead
 
@@ -36,6 +39,11 @@ class Facts:
     master: int  # process id
     started: float  # seconds since the epoch, when the master began
     listeners: Sequence[str] = ()  # as the log names them
+    host: str = ""  # what this machine is called
+    certificates: Sequence[tuple[str, str, float]] = ()  # bind, file, end of validity in seconds since the epoch
+    folders: Sequence[str] = ()  # where messages are stored, as far as that is known
+    settings: Sequence[tuple[str, str, str]] = ()  # name, value and origin of those that are not the default
+    clients: bool = False  # show who has most sessions (status_clients)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,9 @@ class WorkerState:
     oldest: float  # session, 0 = none
     longest: float  # call of the handler that still runs, 0 = none
     retiring: str  # the setting it has reached, or ""
+    spooled: int = 0  # bodies in temporary files now
+    descriptors: int = 0  # open
+    unwell: bool = False  # the application says that it cannot work
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,11 @@ class Snapshot:
     queued: int
     readings: Readings
     workers: Sequence[WorkerState]
+    leaving: bool = False  # it has been told to stop, and serves on until balancers know (drain_delay)
+    events: Sequence[Event] = ()  # the last ones, the oldest first
+    reload: Event | None = None  # the last one
+    overflows: int = 0  # connections that the kernel has dropped from full accept queues, since this machine began
+    free: Sequence[tuple[str, int]] = ()  # bytes in each of Facts.folders
 
     def count(self, state: str) -> int:
         return sum(1 for worker in self.workers if worker.state == state)
@@ -93,23 +109,37 @@ class Snapshot:
     @property
     def condition(self) -> str:
         """In one word."""
-        if self.stopping:
+        if self.stopping or self.leaving:
             return "stopping"
         if not self.count(STATES[READY]):
             return "starting" if self.wanted else "dismissed"  # by WINCH
-        return "busy" if self.unready else "ready"
+        if self.unwell:
+            return "unwell"
+        return "busy" if self.saturated else "ready"
 
     @property
     def unready(self) -> str:
-        """Why no new session would be served at once, or ""."""
-        if self.stopping:
+        """Why no new session is to be sent here, or "". However busy it is: who waits is served."""
+        if self.stopping or self.leaving:
             return "stopping"
-        ready = [worker for worker in self.workers if worker.state == STATES[READY]]
-        if not ready:
+        if not self._ready():
             return "no worker is ready"
-        if all(worker.active >= worker.limit for worker in ready):
-            return "all session threads are busy"
-        return ""
+        return "the application is not healthy" if self.unwell else ""
+
+    @property
+    def saturated(self) -> bool:
+        """All session threads of all ready workers are busy: new sessions wait."""
+        ready = self._ready()
+        return bool(ready) and all(worker.active >= worker.limit for worker in ready)
+
+    @property
+    def unwell(self) -> bool:
+        """The application says in all ready workers that it cannot work."""
+        ready = self._ready()
+        return bool(ready) and all(worker.unwell for worker in ready)
+
+    def _ready(self) -> list[WorkerState]:
+        return [worker for worker in self.workers if worker.state == STATES[READY]]
 
 
 def take(board: Scoreboard, facts: Facts) -> Snapshot:
@@ -126,7 +156,31 @@ def take(board: Scoreboard, facts: Facts) -> Snapshot:
         queued=board.queued,
         readings=board.readings(),
         workers=workers,
+        leaving=board.leaving != 0,
+        events=board.chronicle.events(),
+        reload=board.chronicle.reload,
+        overflows=_overflows(),
+        free=[(folder, free) for folder in facts.folders if (free := _free(folder)) >= 0],
     )
+
+
+def _overflows() -> int:
+    """Linux: ListenOverflows of this network namespace, by anybody's listeners; elsewhere 0."""
+    try:
+        with open("/proc/net/netstat") as file:
+            lines = [line.split() for line in file if line.startswith("TcpExt:")]
+        return int(dict(zip(*lines, strict=True))["ListenOverflows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _free(folder: str) -> int:
+    """Bytes for who is not root; -1 is not known."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return -1
+    return found.f_bavail * found.f_frsize
 
 
 def _slots(board: Scoreboard) -> Iterator[Slot]:
@@ -153,6 +207,9 @@ def _worker(slot: Slot, now: int) -> WorkerState:
         oldest=_since(slot.oldest(), now),
         longest=_since(slot.longest, now),
         retiring=REASONS[slot.retire],
+        spooled=slot.spooled,
+        descriptors=slot.descriptors,
+        unwell=bool(slot.unwell),
     )
 
 
@@ -175,6 +232,16 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
     return BOUNDS[-1]
 
 
+def hook_buckets(tallied: Mapping[str, int]) -> dict[str, list[int]]:
+    """How long the calls of each hook took but `message` and `stream`, by the bounds of the handler's histogram."""
+    found: dict[str, list[int]] = {}
+    for key, count in tallied.items():
+        family, names = labels(key)
+        if family == "hook" and len(names) == 2 and names[1].isdecimal() and int(names[1]) <= len(BOUNDS):
+            found.setdefault(names[0], [0] * (len(BOUNDS) + 1))[int(names[1])] += count
+    return found
+
+
 def as_json(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
     """What /stats and `preforksmtpctl show stats` say."""
     readings = snapshot.readings
@@ -185,6 +252,7 @@ def as_json(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
         "uptime_seconds": round(snapshot.uptime, 3),
         "state": snapshot.condition,
         "unready": snapshot.unready,
+        "saturated": snapshot.saturated,
         "listeners": list(facts.listeners),
         "workers_wanted": snapshot.wanted,
         "workers": [workers_json(worker) for worker in snapshot.workers],
@@ -192,6 +260,14 @@ def as_json(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
         "sessions_limit": snapshot.limit,
         "queued": snapshot.queued,
         "totals": readings.sessions | readings.master,
+        "tallies": readings.tallies,
+        "spooled": sum(worker.spooled for worker in snapshot.workers),
+        "last_reload": None if snapshot.reload is None else _event(snapshot.reload),
+        "events": [_event(event) for event in snapshot.events],
+        "certificates": [
+            {"bind": bind, "file": file, "expires": expires} for bind, file, expires in facts.certificates
+        ],
+        "free_bytes": dict(snapshot.free),
         "handler_seconds": {
             "sum": round(readings.handler_seconds, 6),
             "count": sum(readings.handler_buckets),
@@ -202,6 +278,10 @@ def as_json(snapshot: Snapshot, facts: Facts) -> dict[str, Any]:
             **{f"p{share}": quantile(readings.handler_buckets, share / 100) for share in (50, 95, 99)},
         },
     }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {"time": event.time, "kind": event.kind, "text": event.text}
 
 
 def workers_json(worker: WorkerState) -> dict[str, Any]:
@@ -222,4 +302,7 @@ def workers_json(worker: WorkerState) -> dict[str, Any]:
         "cpu_seconds": round(worker.cpu, 3),
         "oldest_session_seconds": round(worker.oldest, 3),
         "longest_handler_seconds": round(worker.longest, 3),
+        "spooled": worker.spooled,
+        "descriptors": worker.descriptors,
+        "unwell": worker.unwell,
     }

@@ -19,6 +19,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from preforksmtp.observe import metrics, page
 from preforksmtp.observe.history import History
@@ -57,10 +58,15 @@ class Site:
         }
 
     def answer(self, target: str) -> Answer:
-        show = self._pages.get(target.partition("?")[0])
+        """`target`: a path, or a whole address, as proxies have it (RFC 9112 section 3.2.2)."""
+        asked = urlsplit(target)
+        show = self._pages.get(asked.path or "/")
         if show is None:
             return _text(404, f"there are {', '.join(self._pages)}")
-        return show(self._take())
+        snapshot = self._take()
+        if show == self._ready and snapshot.saturated and parse_qs(asked.query).get("busy") == ["503"]:
+            return _text(503, "all session threads are busy")
+        return show(snapshot)
 
     def _page(self, snapshot: Snapshot) -> Answer:
         body = page.render(snapshot, self._facts, self._history.samples())

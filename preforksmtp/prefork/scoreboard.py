@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from preforksmtp.prefork import calls
+from preforksmtp.prefork.chronicle import Chronicle
 from preforksmtp.prefork.clients import Clients
 from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.pages import Pages
@@ -79,7 +80,8 @@ CALL = _COUNTED_ROW  # where the call of a handler stands in a row, see calls.py
 _ROW = CALL + calls.WORDS
 _SUMMED = (*range(SINCE), *range(HANDLER_NS, _END))  # what of a row is added up, over threads and workers
 _GAUGE_WORDS = 2 * _LINE
-_SEQUENCE, _STOPPING, _ABSORBED, _WANTED, _BEAT, _QUEUED, _LEVEL, _SUPERSEDED, _COUNTED = range(9)  # of the header
+# Words of the header.
+_SEQUENCE, _STOPPING, _ABSORBED, _WANTED, _BEAT, _QUEUED, _LEVEL, _SUPERSEDED, _LEAVING, _COUNTED = range(10)
 _HEADER = _COUNTED + _LINE
 _FOLD_RETRIES = 1000
 _LARGEST = (1 << 63) - 1  # no total is more
@@ -158,6 +160,9 @@ class Slot:
     cpu = _Gauge(8, 1 << 62)  # nanoseconds of processor time used
     answer = _Gauge(9, _LARGEST)  # see questions.py
     place = _Gauge(10, 1 << 16)  # the processor on which its session threads stay, plus 1; 0 = on all
+    spooled = _Gauge(11, 1 << 32)  # bodies in temporary files now
+    descriptors = _Gauge(12, 1 << 32)  # open
+    unwell = _Gauge(13, 1)  # 1 = the application says that it cannot work (Handler.healthy)
 
     def __init__(self, index: int, own: memoryview, section: memoryview, rows: int) -> None:
         self.index = index
@@ -247,6 +252,7 @@ class Scoreboard:
     beat = _Word(_BEAT)  # monotonic_ns of the master's last round
     queued = _Word(_QUEUED)  # connections that wait in the kernel
     superseded = _Word(_SUPERSEDED)  # 1 = new workers have another board: who knows only this one sees half of them
+    leaving = _Word(_LEAVING)  # 1 = it was told to stop, and serves on for drain_delay
     level = _Word(_LEVEL)  # the error log's, as logging numbers it, in place of log_level; 0 = as configured
 
     def __init__(self, slots: int, rows: int, previous: Scoreboard | None = None) -> None:
@@ -260,6 +266,7 @@ class Scoreboard:
         self.clients = Clients(slots, rows)
         self.tallies = Tallies(slots)
         self.poison: Poison = previous.poison if previous is not None else Poison()
+        self.chronicle: Chronicle = previous.chronicle if previous is not None else Chronicle()
         self.retired = self.memory.own[_HEADER:first]
         self.slots = [
             Slot(index, self.memory.own[first + index * width : first + (index + 1) * width], section, rows)

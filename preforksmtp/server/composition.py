@@ -47,6 +47,8 @@ from preforksmtp.server.app import AppError, load_app, start_handler
 from preforksmtp.server.check import warnings
 from preforksmtp.server.provisions import provide
 from preforksmtp.server.salts import CHANCE, salt_key
+from preforksmtp.server.vitals import Vitals, spool_folders
+from preforksmtp.smtp.handler import Handler
 from preforksmtp.smtp.handler import Hooks as AppHooks
 
 BAD_APP = 4
@@ -197,7 +199,8 @@ class Composition:
         if worker.slot == 0:
             self._warn_of_auth(terms)
         self._lanes.listen(worker.lane, self.settings.backlog)
-        service = Service(terms, self._books(worker), self.logs.transcript, self._journal())
+        vitals = self._vitals(worker, hooks)
+        service = Service(terms, self._books(worker), self.logs.transcript, self._journal(), vitals)
         worker.turn_away, worker.describe = service.turn_away, describe_session
         worker.on_fork.append(partial(end_strays, KINDS))
         return service.serve
@@ -206,12 +209,36 @@ class Composition:
         access, settings = self.logs.access, self.settings
         return Books(self.log, access, worker.slot, worker.tally, refusals=settings.log_refusals)
 
+    def folders(self) -> list[str]:
+        """Where messages are stored, and lines written, as far as that is known here."""
+        files = filter(None, (self.settings.error_logfile, self.settings.access_logfile, self.settings.transcript))
+        places = [os.path.join(self._folder, os.path.dirname(file)) for file in files if file != "-"]
+        return list(dict.fromkeys([*self._spools(), *places]))
+
+    def _spools(self) -> list[str]:
+        folders = [self.settings.for_bind(bind).spool_dir for bind in self.settings.binds()]
+        return spool_folders([folder and os.path.join(self._folder, folder) for folder in folders])
+
+    def _vitals(self, worker: Worker, hooks: AppHooks) -> Vitals:
+        """Looked at only where somebody asks: an application that says how it is, or an observer."""
+        healthy = None
+        if hooks.handler is not None and hooks.handler.healthy.__func__ is not Handler.healthy.__func__:  # type: ignore[attr-defined]
+            healthy = partial(hooks.handler.healthy, worker)
+        vitals = Vitals(worker.published, self.log, self._spools(), healthy)
+        if healthy is not None or self._observed:
+            vitals.start()
+            worker.on_exit.append(vitals.stop)
+        return vitals
+
+    @property
+    def _observed(self) -> bool:
+        return bool(self.settings.status_bind or self.settings.statsd_host or self.settings.control_socket)
+
     def _journal(self) -> type[SessionJournal]:
         settings = self.settings
         if settings.access_log_sessions and self.logs.access.enabled:
             return SummingJournal
-        observed = settings.status_bind or settings.statsd_host or settings.control_socket
-        return ObservedJournal if observed else SessionJournal
+        return ObservedJournal if self._observed else SessionJournal
 
     def _warn_of_auth(self, terms: Sequence[Terms]) -> None:
         """First worker: what shows only once APP is loaded."""

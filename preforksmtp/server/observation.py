@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING
 
 from preforksmtp import __version__, reference
@@ -21,11 +21,13 @@ from preforksmtp.logs import error as log
 from preforksmtp.net import handover
 from preforksmtp.net.accept_queue import queued
 from preforksmtp.net.bind import Bind, parse_bind
+from preforksmtp.net.expiry import expiry
 from preforksmtp.net.listener import Listener, ListenError, open_listeners
 from preforksmtp.net.rebind import revise_listeners
 from preforksmtp.observe.process import StatusProcess, Surroundings
 from preforksmtp.observe.snapshot import Facts
 from preforksmtp.observe.statsd import Statsd
+from preforksmtp.process.machine import full_name
 from preforksmtp.process.place import absolute
 
 if TYPE_CHECKING:
@@ -108,8 +110,30 @@ class Observation:
             master.board.queued = queued(master.current.listeners.every())
 
     def _facts(self, composition: Composition) -> Facts:
-        names = [f"{listener.bind.scheme}://{listener.address}" for listener in composition.listeners]
-        return Facts(__version__, composition.settings.name, os.getpid(), self._started, names)
+        settings = composition.settings
+        return Facts(
+            __version__,
+            settings.name,
+            os.getpid(),
+            self._started,
+            [f"{listener.bind.scheme}://{listener.address}" for listener in composition.listeners],
+            host=full_name(),
+            certificates=list(_certificates(settings)),
+            folders=composition.folders(),
+            settings=[row for row in reference.values(settings) if row[2] != "default"],
+            clients=settings.status_clients,
+        )
+
+
+def _certificates(settings: Config) -> Iterator[tuple[str, str, float]]:
+    """Each bind's, and those for names of their own (sni): when they end."""
+    for bind in settings.binds():
+        view = settings.for_bind(bind)
+        if view.certfile:
+            for file in dict.fromkeys([view.certfile, *(pair[0] for pair in view.sni.values())]):
+                end = expiry(file)
+                if end is not None:
+                    yield bind.text, file, end
 
 
 def _surroundings(composition: Composition, facts: Callable[[], Facts]) -> Surroundings:

@@ -48,6 +48,15 @@ class Handler:
     def stop(cls, worker: Any) -> None:
         """Once in each worker process, after its last session."""
 
+    @classmethod
+    def healthy(cls, worker: Any) -> bool:
+        """Whether the application can work: asked every five seconds in each worker, in a thread of its own.
+
+        False, an exception, or no answer within ten seconds make /readyz say 503 and new sessions hear 421 (RFC 5321
+        section 3.8), until it is True again: say so where a database without which no message can be accepted is gone.
+        """
+        return True
+
     def connect(self) -> Reply | str | None:
         """A client has connected; called before the greeting. Reject with 554 or 421 (RFC 5321 section 3.1)."""
 

@@ -137,6 +137,7 @@ START_MAIL_INPUT = Reply(354, "End data with <CR><LF>.<CR><LF>")
 
 # --- the server's condition
 SHUTTING_DOWN = Reply(421, "4.3.2 Service shutting down, try again later")
+UNWELL = Reply(421, "4.3.0 Service not available for now, try again later")
 TIMED_OUT = Reply(421, "4.4.2 Timeout, closing the connection")
 SESSION_TIMED_OUT = Reply(421, "4.4.2 Session lasted too long, closing the connection")
 TOO_SLOW = Reply(421, "4.4.2 Data comes too slowly, closing the connection")

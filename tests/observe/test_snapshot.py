@@ -33,9 +33,9 @@ def claim(board: Scoreboard, state: int, limit: int = 2, active: int = 0) -> Slo
         ([(DRAINING, 0)], False, 2, "starting", "no worker is ready"),
         ([(READY, 0)], False, 2, "ready", ""),
         ([(READY, 1)], False, 2, "ready", ""),
-        ([(READY, 2)], False, 2, "busy", "all session threads are busy"),
+        ([(READY, 2)], False, 2, "busy", ""),
         ([(READY, 2), (READY, 1)], False, 2, "ready", ""),
-        ([(READY, 2), (DRAINING, 0)], False, 2, "busy", "all session threads are busy"),
+        ([(READY, 2), (DRAINING, 0)], False, 2, "busy", ""),
         ([(READY, 0)], True, 2, "stopping", "stopping"),
     ],
 )

@@ -196,7 +196,7 @@ def fail(how: str, worker: Worker) -> None:
 
 
 def crash_when_ready(worker: Worker) -> None:
-    while worker._published.state != READY:
+    while worker.published.state != READY:
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGSEGV)
 

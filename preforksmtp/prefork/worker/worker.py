@@ -116,7 +116,7 @@ class Worker:
         self.turn_away: TurnAway = lambda connection, index: connection.close()
         self.describe: Describe = lambda seat: {"session": seat.name}
         self._board = board
-        self._published = slot
+        self.published = slot
         self._master = os.getppid()
         self._lifeline = lifeline  # read end, the master holds the only write end; -1: it died
         self._bell = bell  # write end; a byte makes the master look at the scoreboard
@@ -225,11 +225,11 @@ class Worker:
         self._reclaim(self._signals.install((signal.SIGTERM, signal.SIGQUIT)))
         self._signals.install(number for number in ALARMS if signal.getsignal(number) == signal.SIG_DFL)
         wake = self._signals.wake
-        pool = Pool(self._listeners, self.config.threads, self._board, self._published, self.drain, self.log, wake)
+        pool = Pool(self._listeners, self.config.threads, self._board, self.published, self.drain, self.log, wake)
         pool.start(serve, self._limits.sessions)
-        self._published.rss = resident_memory()
-        self._published.limit = min(self.config.threads, len(self._published.rows))
-        self._published.ready = time.monotonic_ns()
+        self.published.rss = resident_memory()
+        self.published.limit = min(self.config.threads, len(self.published.rows))
+        self.published.ready = time.monotonic_ns()
         self._enter(scoreboard.READY)
         self._watch(pool)
         return 0
@@ -249,14 +249,14 @@ class Worker:
         """Own thread: a worker whose master dies while the app is being imported must not stay behind."""
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
-        while self._published.state == scoreboard.BOOTING:
-            if poll.poll(BEAT * 500) and self._published.state == scoreboard.BOOTING:
+        while self.published.state == scoreboard.BOOTING:
+            if poll.poll(BEAT * 500) and self.published.state == scoreboard.BOOTING:
                 os._exit(BOOT_FAILED)
 
     def _enter(self, state: int) -> None:
         """Publish the new state and have the master look."""
-        self._published.heartbeat = time.monotonic_ns()
-        self._published.state = state
+        self.published.heartbeat = time.monotonic_ns()
+        self.published.state = state
         self._ring()
 
     def _ring(self) -> None:
@@ -271,15 +271,15 @@ class Worker:
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
-        respondent = Respondent(self._published, self._board.pages, self.describe)
-        affinity = Affinity(self._published, self._board.slots, wanted=self.config.scheduling == "auto")
+        respondent = Respondent(self.published, self._board.pages, self.describe)
+        affinity = Affinity(self.published, self._board.slots, wanted=self.config.scheduling == "auto")
         configured, level, beat = self.log.level, 0, CALM
         next_shrink = time.monotonic() + SHRINK_EVERY
         while not self._finished(pool):
             due = min(self.drain.deadline, self.drain.urge_at, self._interrupt_at)
             events = poll.poll(max(0.0, min(beat, due - time.monotonic())) * 1000)
             now = time.monotonic()
-            self._published.heartbeat = time.monotonic_ns()
+            self.published.heartbeat = time.monotonic_ns()
             # First: where handlers burn the processor, each system call below waits for the interpreter's lock again.
             if respondent.respond(pool.seats):
                 self._ring()
@@ -312,7 +312,7 @@ class Worker:
 
     def _examine(self, pool: Pool, now: float) -> None:
         """Are we still fit to serve? If not, ask the master for a replacement; it sends TERM once that one serves."""
-        slot = self._published
+        slot = self.published
         slot.rss = resident_memory()
         if self._heap.look(slot.rss, now):
             slot.rss = resident_memory()
@@ -333,8 +333,8 @@ class Worker:
             self._ask_to_retire(self._limits.reached(slot.count(SESSIONS), slot.rss, self.age))
 
     def _ask_to_retire(self, reason: int) -> None:
-        if reason and self._published.retire != reason:
-            self._published.retire = reason
+        if reason and self.published.retire != reason:
+            self.published.retire = reason
             self._ring()
 
     def _finished(self, pool: Pool) -> bool:
@@ -343,7 +343,7 @@ class Worker:
         pool.close_if_deserted()
         over = not pool.busy() if self._quick else pool.alive() == 0
         if not over and time.monotonic() >= self.drain.deadline:
-            self.log.warning("worker %d: time is up, %d sessions cut off", self.pid, self._published.active())
+            self.log.warning("worker %d: time is up, %d sessions cut off", self.pid, self.published.active())
             pool.turn_away(self.turn_away, FAREWELL)
             return True
         return over
@@ -386,9 +386,9 @@ class Worker:
 
     def _begin_drain(self, pool: Pool, reason: str) -> None:
         """Or the next stage of it. The drain knows already."""
-        if self._published.state != scoreboard.DRAINING:
+        if self.published.state != scoreboard.DRAINING:
             self.clients.tables[self.slot].open(0)
-            active = self._published.active()
+            active = self.published.active()
             self.log.info("worker %d: draining (%s), %d sessions", self.pid, reason, active)
             self._enter(scoreboard.DRAINING)
         pool.wake_sessions()
