@@ -160,6 +160,9 @@ class RecordingJournal:
     def deferred(self, session: Session, hook: str, reply: Any, cause: BaseException) -> None:
         self.seen.append(("deferred", hook, reply.code, cause))
 
+    def storage_failed(self, session: Session, cause: BaseException | None) -> None:
+        self.events.append(("storage_failed", cause))
+
     def told(self) -> None:
         self.seen.append(("told",))
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from preforksmtp.config.load import load
-from preforksmtp.connection.journal import Books
+from preforksmtp.connection.journal import Books, SessionJournal
 from preforksmtp.connection.service import Service
 from preforksmtp.connection.terms import make_terms
 from preforksmtp.logs.access import open_access_log
@@ -35,7 +35,14 @@ class Sessions:
 
     Tests may say all at once what a client must not: pipelined_body is "accept" unless a test says otherwise."""
 
-    def __init__(self, app: Any, *arguments: str, bind: str = "smtp://127.0.0.1:0", folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *arguments: str,
+        bind: str = "smtp://127.0.0.1:0",
+        folder: Path | None = None,
+        journal: type[SessionJournal] = SessionJournal,
+    ) -> None:
         if isinstance(app, str):
             hooks = load_app(app)
         else:
@@ -57,7 +64,8 @@ class Sessions:
         terms = make_terms(view, parsed, self.address, context, hooks)
         self._access = open_access_log(settings)
         board = scoreboard.Scoreboard(1, 1)
-        self.service = Service([terms], Books(log, self._access, 3, board.tallies.of(0)))
+        self.service = Service([terms], Books(log, self._access, 3, board.tallies.of(0)), journal=journal)
+        self.tallies = lambda: board.tallies.read(0, 1)
         self.drain = Drain()
         self.row = board.slots[0].rows[0]
         self.seats: list[Seat] = []

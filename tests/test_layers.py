@@ -22,7 +22,7 @@ LONGER = {
     "preforksmtp.config.settings": 430,
     "preforksmtp.net.wire": 470,
     "preforksmtp.prefork.worker.pool": 415,
-    "preforksmtp.prefork.worker.worker": 412,
+    "preforksmtp.prefork.worker.worker": 420,
     "make_terms": 64,
     "serve": 64,
 }

@@ -219,6 +219,15 @@ class SessionJournal:
             said = (session.id, hook, answer.code, answer.enhanced, answer.text, type(cause).__name__, cause, again)
             self._books.log.error(text, *said, extra=self.fields(session, hook=hook))
 
+    def storage_failed(self, session: Session, cause: BaseException | None) -> None:
+        """Counted each time, and told of as `deferred` is."""
+        self._row[scoreboard.ERRORS] += 1
+        times = self._books.deferrals.due("spool")
+        if times:
+            again = f" ({times} times since the last such line)" if times > 1 else ""
+            text, extra = "session %s: could not store the body: %s%s", self.fields(session, hook="spool")
+            self._books.log.error(text, session.id, cause, again, extra=extra)
+
     def timed_out(self, session: Session, limit: str = "") -> None:
         self._row[scoreboard.TIMEOUTS] += 1
         self._end(session, f"timed out ({limit})" if limit else "timed out", limit)

@@ -128,6 +128,10 @@ class ObservedJournal(SessionJournal):
         super().deferred(session, hook, answer, cause)
         self._books.tally.count("hook_deferred", hook)
 
+    def storage_failed(self, session: Session, cause: BaseException | None) -> None:
+        super().storage_failed(session, cause)
+        self._books.tally.count("hook_error", "spool")
+
     def timed_out(self, session: Session, limit: str = "") -> None:
         super().timed_out(session, limit)
         self._books.tally.count("timeout", limit or "command_timeout")
@@ -137,7 +141,9 @@ class ObservedJournal(SessionJournal):
         self._why = "told"
 
     def finished(self, session: Session, how: str) -> None:
-        tally, traffic = self._books.tally, self._traffic
+        tally, traffic, open_one = self._books.tally, self._traffic, self._transaction()
+        if open_one is not None:
+            self.abandoned(open_one)
         tally.count("ended", self._why or how)
         tally.add(key("wire", "in"), traffic.received)
         tally.add(key("wire", "out"), traffic.sent)

@@ -10,20 +10,18 @@ import difflib
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from preforksmtp.logs.error import (
     LOGGER,
-    LogError,
-    LogFile,
     Syslog,
     format_json_time,
     format_time,
 )
 from preforksmtp.logs.escaping import bare, escape, in_brackets, in_quotes
+from preforksmtp.logs.linefile import LogError, LogFile
 from preforksmtp.logs.sessions import SessionRecord
 from preforksmtp.logs.sessions import json_line as json_session
 from preforksmtp.logs.sessions import text_line as text_session
@@ -31,7 +29,6 @@ from preforksmtp.process.privileges import Identity
 
 Record = TypeVar("Record")
 
-COMPLAINT_INTERVAL = 60.0  # seconds between two complaints about lines that were lost
 
 _PIECE = re.compile(r"%%|%\(([^)]*)\)s|%")
 
@@ -212,8 +209,6 @@ class AccessLog:
         self._syslog = syslog
         self.file = file
         self._line = line
-        self._lost = 0
-        self._complain_at = 0.0
 
     def write(self, record: AccessRecord) -> None:
         """Write the line of one message, in one system call. Never raises."""
@@ -232,8 +227,10 @@ class AccessLog:
                 self._syslog.record("INFO", line)
             if self.file is not None:
                 self.file.write(line)
-        except Exception as error:
-            self._complain(error)
+        except OSError:
+            pass  # counted and told of where it happened
+        except Exception:  # a fact of the wrong type
+            logging.getLogger(LOGGER).exception("access_logfile: a line cannot be made")
 
     def reopen(self) -> None:
         """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
@@ -249,16 +246,6 @@ class AccessLog:
             self.file.close()
         self.file = self._syslog = None
         self.enabled = False
-
-    def _complain(self, error: Exception) -> None:
-        # Not exact among threads, and need not be.
-        self._lost += 1
-        now = time.monotonic()
-        if now < self._complain_at:
-            return
-        self._complain_at = now + COMPLAINT_INTERVAL
-        lost, self._lost = self._lost, 0
-        logging.getLogger(LOGGER).error("access_logfile: cannot be written: %s; lines lost: %d", error, lost)
 
 
 def open_access_log(

@@ -10,78 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Any, Protocol
 
 from preforksmtp.logs import logger
 from preforksmtp.logs.escaping import escape
-from preforksmtp.logs.logfile import open_log
+from preforksmtp.logs.linefile import STREAMS, LogError, LogFile
 from preforksmtp.process.privileges import Identity
 
 LOGGER = logger.LOGGER
-STREAMS = {"error_logfile": 2, "access_logfile": 1, "transcript": 1}  # what "-" means for each
 
+PRIORITIES = ((50, 2), (40, 3), (30, 4), (20, 6))  # of syslog, from each level on; below: 7
 LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-
-
-class LogError(Exception):
-    """A log file cannot be opened: one line naming the setting."""
-
-
-class LogFile:
-    """A descriptor that takes whole lines. "-" is a standard stream, which cannot be reopened; one of our own, for an
-    application may close or redirect its own."""
-
-    def __init__(
-        self, setting: str, path: str, owner: Identity | None = None, former: LogFile | None = None
-    ) -> None:
-        """`owner`: whom workers run as, for they must be able to reopen the file (USR1). `former`: that of this setting
-        so far, which stays in use if it has the same path and cannot be opened again: a reload must not depend on what
-        the workers' user has made of its own folder."""
-        self.setting = setting
-        self.path = path
-        self._place = path if path == "-" else os.path.abspath(path)  # a later chdir must not matter
-        self._owner = owner
-        try:
-            self.fd = fcntl.fcntl(STREAMS[setting], fcntl.F_DUPFD_CLOEXEC, 3) if path == "-" else self._open()
-        except LogError as error:
-            if former is None or former._place != self._place:
-                raise
-            self.fd = os.dup(former.fd)
-            logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
-
-    def write(self, line: str) -> None:
-        """One line, its newline included, in one system call."""
-        # What no client can have sent as text (lone surrogates) still has to become bytes.
-        os.write(self.fd, line.encode("utf-8", "backslashreplace"))
-
-    def reopen(self) -> None:
-        """Open the path afresh, after logrotate renamed the file. The old file stays in use if that fails."""
-        if self.path == "-":
-            return
-        new = self._open()
-        try:
-            # Onto the same number: a session that is writing just now writes to the old or to the new file,
-            # and at no moment to a closed descriptor or to somebody else's.
-            os.dup2(new, self.fd, inheritable=False)
-        finally:
-            os.close(new)
-
-    def close(self) -> None:
-        """Close the file; the standard stream itself stays open."""
-        os.close(self.fd)
-
-    def _open(self) -> int:
-        try:
-            return open_log(self._place, self._owner)
-        except OSError as error:
-            raise LogError(f"{self.setting}: cannot open {self.path}: {error.strerror}") from None
 
 
 def format_time(seconds: float) -> str:
@@ -92,6 +38,9 @@ def format_time(seconds: float) -> str:
 def format_json_time(seconds: float) -> str:
     """The same for JSON, ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+NOTHING: Mapping[str, Any] = {}
 
 
 class ErrorLogSettings(Protocol):
@@ -113,7 +62,8 @@ class ErrorLog:
     """Where the logger "preforksmtp" writes to.
 
     A record's `detail` (extra={"detail": text}) is more lines for people, such as another thread's stack:
-    they follow the record as a traceback does.
+    they follow the record as a traceback does. Its `fields` (extra={"fields": {...}}) are more of what a line in JSON
+    says, beside what `common` says in each. `session` names the session that the calling thread serves, "" = none.
     """
 
     def __init__(
@@ -123,11 +73,19 @@ class ErrorLog:
         self.file = file
         self._severity = severity
         self._closed = False
-        self._line = json_line if log_format == "json" else text_line
-        self._syslog_lines = json_line if log_format == "json" else syslog_lines
+        self.common: dict[str, Any] = {}
+        self.session: Callable[[], str] = str
+        self._line: Callable[[logging.LogRecord], str] = self._json_line if log_format == "json" else text_line
+        self._syslog_lines = self._json_line if log_format == "json" else syslog_lines
+        if _is_the_journal(file):
+            self._line = journal_lines(self._line)
+
+    def _json_line(self, record: logging.LogRecord) -> str:
+        return json_line(record, self.common)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record. A full disk or a closed terminal costs the line and nothing else."""
+        _attribute(record, self.session)
         with contextlib.suppress(Exception):  # there is no better place to complain
             try:
                 self.file.write(self._line(record))
@@ -183,26 +141,66 @@ def open_error_log(config: ErrorLogSettings) -> ErrorLog:
     return handler
 
 
+def _attribute(record: logging.LogRecord, session: Callable[[], str]) -> None:
+    """Of the application's own records: by which logger, and in which session."""
+    if record.name == LOGGER or hasattr(record, "fields"):
+        return
+    with contextlib.suppress(Exception):
+        record.fields = {"logger": record.name} | ({"session": name} if (name := session()) else {})
+
+
+def _is_the_journal(file: LogFile) -> bool:
+    """Whether standard error is systemd's journal, which takes a priority in front of each line (sd-daemon(3))."""
+    there = os.environ.get("JOURNAL_STREAM", "")
+    if file.path != "-":
+        return False
+    try:
+        status = os.fstat(file.fd)
+    except OSError:
+        return False
+    return there == f"{status.st_dev}:{status.st_ino}"
+
+
+def journal_lines(line: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:
+    """The same lines, each with the priority of its record."""
+
+    def lines(record: logging.LogRecord) -> str:
+        priority = next((number for level, number in PRIORITIES if record.levelno >= level), 7)
+        return "".join(f"<{priority}>{each}\n" for each in line(record).splitlines())
+
+    return lines
+
+
 def text_line(record: logging.LogRecord) -> str:
     """A record as text: one line, then those of its traceback, none of which can be taken for a record."""
-    head = (
-        f"{format_time(record.created)} [{os.getpid()}] [{_level(record)}] {escape(_message(record))}\n"
-    )
-    return head + _indented_details(record)
+    head = f"{format_time(record.created)} [{os.getpid()}] [{_level(record)}]"
+    return f"{head} {_origin(record)}{escape(_message(record))}\n" + _indented_details(record)
 
 
 def syslog_lines(record: logging.LogRecord) -> str:
     """The same without what syslog writes in front of every line."""
-    return f"[{_level(record)}] {escape(_message(record))}\n{_indented_details(record)}"
+    return f"[{_level(record)}] {_origin(record)}{escape(_message(record))}\n{_indented_details(record)}"
+
+
+def _origin(record: logging.LogRecord) -> str:
+    """Of the application's own records: "session ID: " and "name of the logger: "."""
+    fields = getattr(record, "fields", NOTHING)
+    if "logger" not in fields:
+        return ""
+    session = f"session {fields['session']}: " if "session" in fields else ""
+    name = str(fields["logger"])
+    return session if name.startswith(f"{LOGGER}.") else f"{session}{escape(name)}: "
 
 
 def _indented_details(record: logging.LogRecord) -> str:
     return "".join(f"  | {escape(line)}\n" for line in _details(record).splitlines())
 
 
-def json_line(record: logging.LogRecord) -> str:
+def json_line(record: logging.LogRecord, common: Mapping[str, Any] = NOTHING) -> str:
     """A record as one JSON object."""
     fields = {
+        **common,
+        **getattr(record, "fields", NOTHING),
         "time": format_json_time(record.created),
         "level": _level(record),
         "pid": os.getpid(),
@@ -211,7 +209,7 @@ def json_line(record: logging.LogRecord) -> str:
     details = _details(record)
     if details:
         fields["traceback"] = details
-    return json.dumps(fields) + "\n"  # ASCII only: what is not printable comes out as \u escapes
+    return json.dumps(fields, default=str) + "\n"  # ASCII only: what is not printable comes out as \u escapes
 
 
 def _level(record: logging.LogRecord) -> str:

@@ -53,6 +53,21 @@ class ErrorLogger(logging.Logger):
             super().handle(record)
 
 
+class _LastResort(logging.Handler):
+    """For the records of an application that has configured no logging: Python prints them to standard error, where a
+    daemon has none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sink = installed()
+        if sink is not None:
+            sink.emit(record)
+
+
+def take_others() -> None:
+    """Worker: have what the application logs, and configures no handler for, written to the error log too."""
+    logging.lastResort = _LastResort(logging.WARNING)
+
+
 class _Door(logging.Handler):
     """For the records of child loggers, which do not pass the logger itself. It also keeps logging from believing that
     nobody takes a record, and from printing it."""

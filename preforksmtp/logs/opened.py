@@ -12,7 +12,7 @@ from typing import Any
 
 from preforksmtp.logs import error as log
 from preforksmtp.logs.access import AccessLog, open_access_log
-from preforksmtp.logs.error import LogError
+from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.syslog import open_syslog
 from preforksmtp.logs.transcript import Transcript, open_transcript
 from preforksmtp.logs.userconfig import ConfiguredLog, make_configured_log

@@ -11,8 +11,9 @@ import logging
 import time
 from typing import Protocol
 
-from preforksmtp.logs.error import LOGGER, LogError, LogFile, format_time
+from preforksmtp.logs.error import LOGGER, format_time
 from preforksmtp.logs.escaping import escape
+from preforksmtp.logs.linefile import LogError, LogFile
 from preforksmtp.process.privileges import Identity
 
 

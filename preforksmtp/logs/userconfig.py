@@ -21,7 +21,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from preforksmtp.logs.error import ErrorLog, ErrorLogSettings, LogError, LogFile
+from preforksmtp.logs.error import ErrorLog, ErrorLogSettings
+from preforksmtp.logs.linefile import LogError, LogFile
 from preforksmtp.logs.logfile import open_log
 from preforksmtp.logs.logger import LOGGER, install
 from preforksmtp.process.place import Here, reach

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from preforksmtp.config.model import Config
-from preforksmtp.logs.error import LogError
+from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.syslog import open_syslog
 from preforksmtp.logs.userconfig import apply_guarded, explain, read_log_config
 from preforksmtp.net.lanes import queues_migrate

@@ -26,6 +26,8 @@ from preforksmtp.connection.service import Service
 from preforksmtp.connection.service import describe as describe_session
 from preforksmtp.connection.terms import Terms, make_terms
 from preforksmtp.logs import error as log
+from preforksmtp.logs.linefile import LogError
+from preforksmtp.logs.logger import take_others
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net.certificates import CertificateWatch
 from preforksmtp.net.lanes import Lanes
@@ -136,7 +138,7 @@ class Composition:
         """Status process, first thing. A fault of the log is a worker's to tell; a wrong identity ends it."""
         set_title(self.settings.name, "status")  # its file in /proc is root's once we are not
         self._drop_privileges()
-        with contextlib.suppress(log.LogError):
+        with contextlib.suppress(LogError):
             self.logs.install()
 
     def _drop_privileges(self) -> None:
@@ -167,8 +169,9 @@ class Composition:
         self._drop_privileges()
         try:
             self.logs.install()
-        except log.LogError as error:  # the master could apply it, and who has changed that may be a worker
+        except LogError as error:  # the master could apply it, and who has changed that may be a worker
             self.log.error("%s; a plain error log stands in for it", error)
+        self._sign(worker)
         if self.settings.scheduling == "auto":
             schedule_as_batch()
         worker.on_reopen.append(self.logs.reopen)
@@ -208,6 +211,19 @@ class Composition:
     def _books(self, worker: Worker) -> Books:
         access, settings = self.logs.access, self.settings
         return Books(self.log, access, worker.slot, worker.tally, refusals=settings.log_refusals)
+
+    def _sign(self, worker: Worker) -> None:
+        """Whose lines those of the logs are, and how the lost ones are counted."""
+        error, access, transcript = self.logs.error, self.logs.access, self.logs.transcript
+        if isinstance(error, log.ErrorLog):
+            error.common = {"worker": worker.slot, "generation": worker.generation}
+            error.session = worker.session_here
+            take_others()
+        for name, file in (
+            ("error", error.file), ("access", access.file), ("transcript", transcript.file if transcript else None)
+        ):  # fmt: skip
+            if file is not None:
+                file.on_loss = partial(worker.tally.count, "lost", name)
 
     def folders(self) -> list[str]:
         """Where messages are stored, and lines written, as far as that is known here."""

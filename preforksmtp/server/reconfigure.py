@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from preforksmtp.config.load import load
 from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.config.settings import SETTINGS
-from preforksmtp.logs.error import LogError
+from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net import handover
 from preforksmtp.net.certificates import INTERVAL

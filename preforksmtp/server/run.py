@@ -15,6 +15,7 @@ from types import FrameType
 
 from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.logs import error as log
+from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net.activation import VARIABLES
 from preforksmtp.net.handover import hand_over, take_over
@@ -46,7 +47,7 @@ LATER_SIGNALS = (
     *(signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU),
 )
-ERRORS = (ConfigError, ListenError, TLSError, log.LogError, PidFileError, PrivilegesError)
+ERRORS = (ConfigError, ListenError, TLSError, LogError, PidFileError, PrivilegesError)
 
 
 def serve(invocation: Invocation, settings: Config) -> int:

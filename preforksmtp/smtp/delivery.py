@@ -131,7 +131,7 @@ def _in_sync(dialogue: Dialogue, reader: BodyReader, spool: Spool | None) -> Ite
         if spool is not None:
             spool.close()
         if isinstance(refusal, StorageFailed):
-            dialogue.journal.ended(dialogue.session, f"could not store the body: {refusal.__cause__}")
+            dialogue.journal.storage_failed(dialogue.session, refusal.__cause__)
         reader.drain()
         raise
 

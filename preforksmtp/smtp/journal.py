@@ -31,6 +31,9 @@ class Journal(Protocol):
     def deferred(self, session: Session, hook: str, reply: Reply, cause: BaseException) -> None:
         """A hook has answered 4xx, and named the exception that is the reason."""
 
+    def storage_failed(self, session: Session, cause: BaseException | None) -> None:
+        """There was no room for a body (452)."""
+
     def told(self) -> None:
         """The client was told that the worker leaves."""
 

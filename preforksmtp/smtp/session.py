@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    Log = logging.LoggerAdapter[logging.Logger]  # which is no generic class before Python 3.11
+
+_LOG = logging.getLogger("preforksmtp.session")
 
 
 class Ended(Exception):
@@ -42,6 +48,7 @@ class Session:
     reverse_dns  the validated host name of the peer's address, "" if not known
     xforward     what a trusted peer said of the message's client (XFORWARD): {"ADDR": ..., "NAME": ...}
     state        a namespace for the handler's own use
+    log          writes to the error log, with the session's name: session.log.info("...")
     """
 
     __slots__ = (
@@ -74,6 +81,12 @@ class Session:
     def move(self, local: Endpoint) -> None:
         """A proxy says where the client connected to."""
         self._local = lambda: local
+
+    @property
+    def log(self) -> Log:
+        peer, user = self.peer.host, self.user or ""
+        fields = {"logger": _LOG.name, "session": self.id, "peer": peer, "user": user, "bind": self.bind}
+        return logging.LoggerAdapter(_LOG, {"fields": fields})
 
     @property
     def state(self) -> SimpleNamespace:

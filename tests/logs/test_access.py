@@ -1,7 +1,6 @@
 """The access log: formats are compiled, values escaped for their place, and no session ever sees an error."""
 
 import json
-import logging
 import os
 from types import SimpleNamespace
 
@@ -10,7 +9,8 @@ import pytest
 from preforksmtp.config.settings import ACCESS_LOGFORMAT
 from preforksmtp.logs import access
 from preforksmtp.logs.access import AccessRecord, compile_format, open_access_log
-from preforksmtp.logs.error import LogError, format_time
+from preforksmtp.logs.error import format_time
+from preforksmtp.logs.linefile import LogError
 
 RECORD = AccessRecord(
     time=1795852800.0, session_id="S1", message_id="M1", peer_host="192.0.2.7", peer_port=40000,
@@ -197,22 +197,6 @@ def test_a_failed_reopen_keeps_the_old_file(open_log, tmp_path, caplog):
     assert "access_logfile: cannot open" in caplog.text
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_loses_the_line_and_is_told_once_a_minute(open_log, monkeypatch, caplog):
-    now = [1000.0]
-    monkeypatch.setattr(access.time, "monotonic", lambda: now[0])
-    log = open_log(path="/dev/full")
-    for _ in range(5):
-        log.write(RECORD)
-    assert [record.getMessage() for record in caplog.records] == [
-        "access_logfile: cannot be written: [Errno 28] No space left on device; lines lost: 1"
-    ]
-    now[0] += access.COMPLAINT_INTERVAL
-    log.write(RECORD)
-    assert caplog.records[-1].getMessage().endswith("lines lost: 5")
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
-
-
 def test_facts_of_the_wrong_type_do_not_reach_the_session(open_log, caplog):
     open_log().write(AccessRecord(recipients=[None]))
-    assert "access_logfile: cannot be written" in caplog.text
+    assert "access_logfile: a line cannot be made" in caplog.text

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from preforksmtp.logs import error as log
+from preforksmtp.logs.linefile import STREAMS, LogError, LogFile
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} \[(\d+)\] \[([A-Z]+)\] (.*)")
 
@@ -178,7 +179,7 @@ def test_opening_again_replaces_the_handler(open_log, lines, tmp_path):
 
 def test_a_file_that_cannot_be_opened_names_the_setting_and_leaves_the_old_log(open_log, lines, tmp_path):
     logger, _ = open_log()
-    with pytest.raises(log.LogError) as error:
+    with pytest.raises(LogError) as error:
         open_log(path=str(tmp_path / "no" / "error.log"))
     assert (
         str(error.value) == f"error_logfile: cannot open {tmp_path}/no/error.log: No such file or directory"
@@ -272,3 +273,62 @@ def test_the_time_is_of_this_zone(monkeypatch):
         monkeypatch.undo()
         log.time.tzset()
     assert log.format_json_time(1795852800.25) == "2026-11-28T08:00:00.250+00:00"
+
+
+# --- whose records they are, and systemd's journal
+
+
+def _emit(handler, name, **extra):
+    record = logging.LogRecord(name, logging.WARNING, "f", 1, "it %s", ("happens",), None)
+    record.__dict__.update(extra)
+    handler.emit(record)
+
+
+@pytest.mark.parametrize(
+    "name, session, text",
+    [
+        ("preforksmtp", "S1", "[WARNING] it happens"),
+        ("preforksmtp.session", "S1", "[WARNING] session S1: it happens"),
+        ("shop.orders", "S1", "[WARNING] session S1: shop.orders: it happens"),
+        ("shop\norders", "", r"[WARNING] shop\x0aorders: it happens"),
+    ],
+)
+def test_the_applications_own_records_name_logger_and_session(tmp_path, name, session, text):
+    handler = log.ErrorLog(LogFile("error_logfile", str(tmp_path / "error.log")), "text")
+    handler.session = lambda: session
+    _emit(handler, name)
+    handler.close()
+    assert (tmp_path / "error.log").read_text().partition("] ")[2] == f"{text}\n"
+
+
+def test_fields_in_json(tmp_path):
+    handler = log.ErrorLog(LogFile("error_logfile", str(tmp_path / "error.log")), "json")
+    handler.session, handler.common = lambda: "S1", {"worker": 3, "generation": 2}
+    _emit(handler, "preforksmtp", fields={"session": "S2", "peer": "192.0.2.7", "time": "forged"})
+    _emit(handler, "shop")
+    handler.close()
+    first, second = map(json.loads, (tmp_path / "error.log").read_text().splitlines())
+    assert (first["session"], first["peer"], first["worker"], first["message"]) == ("S2", "192.0.2.7", 3, "it happens")
+    assert first["time"] != "forged"
+    assert (second["session"], second["logger"], second["generation"]) == ("S1", "shop", 2)
+
+
+def test_lines_in_the_journal_have_priorities(tmp_path, monkeypatch):
+    with open(tmp_path / "journal", "w+b") as journal:
+        status = os.fstat(journal.fileno())
+        monkeypatch.setitem(STREAMS, "error_logfile", journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        handler = log.ErrorLog(LogFile("error_logfile", "-"), "text")
+        _emit(handler, "preforksmtp", detail="more\nof it")
+        handler.close()
+        lines = (tmp_path / "journal").read_text().splitlines()
+    assert [line[:3] for line in lines] == ["<4>"] * 3
+    assert lines[1:] == ["<4>  | more", "<4>  | of it"]
+
+
+def test_another_stream_has_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    handler = log.ErrorLog(LogFile("error_logfile", str(tmp_path / "error.log")), "text")
+    _emit(handler, "preforksmtp")
+    handler.close()
+    assert not (tmp_path / "error.log").read_text().startswith("<")

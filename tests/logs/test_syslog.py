@@ -14,7 +14,7 @@ import pytest
 
 from preforksmtp.logs import error as log
 from preforksmtp.logs.access import AccessRecord, open_access_log
-from preforksmtp.logs.error import LogError
+from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.syslog import FACILITIES, Syslog, open_syslog, split_target
 
 HEAD = re.compile(r"<(\d+)>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?:\S+ )?(\S+)\[(\d+)\]: (.*)")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from preforksmtp.logs import error as log
-from preforksmtp.logs.error import LogError
+from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.userconfig import ConfiguredLog, make_configured_log
 
 INI = """

@@ -309,8 +309,8 @@ def test_a_full_disk_is_452_and_in_sync(monkeypatch, hooks, fails):
     replies, spoken = deliver(handler, b"12345\r\n" * 4 + b".\r\n", cut=7, spool_threshold=10)
     assert replies == [*[answer.wire.decode().strip() for answer in (reply.NO_STORAGE, reply.OK)]]
     assert "message" not in [event[0] for event in handler.events]
-    (why,) = spoken.journal.named("ended")
-    assert "No space left on device" in why[0]
+    ((cause,),) = spoken.journal.named("storage_failed")
+    assert "No space left on device" in str(cause)
     assert spoken.journal.named("handler_failed") == []
 
 
@@ -335,7 +335,7 @@ def test_a_handler_that_swallows_the_full_disk_cannot_acknowledge(monkeypatch):
 def test_no_folder_for_the_temporary_file(tmp_path):
     replies, spoken = deliver(None, cut=9, spool_threshold=1, spool_dir=str(tmp_path / "missing"))
     assert [answer[:9] for answer in replies] == ["452 4.3.1", "250 2.0.0"]
-    assert spoken.journal.named("ended")
+    assert spoken.journal.named("storage_failed")
 
 
 # --- the body as a file

@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from socket import socket
 from typing import Any, NoReturn, Protocol
 
@@ -43,7 +43,7 @@ from preforksmtp.prefork.worker.answer import Describe, Respondent
 from preforksmtp.prefork.worker.heap import Heap
 from preforksmtp.prefork.worker.lifetime import Limits, RecyclingConfig, resident_memory
 from preforksmtp.prefork.worker.pool import Pool, Serve, TurnAway
-from preforksmtp.prefork.worker.seat import Drain
+from preforksmtp.prefork.worker.seat import Drain, Seat
 from preforksmtp.prefork.worker.stuck import StuckHandlers
 
 BEAT = 1.0  # seconds between two looks round, at most
@@ -130,7 +130,13 @@ class Worker:
         self._asked = ""  # why request_drain() was called
         self._limits = Limits(config)
         self._heap = Heap()
+        self._seats: Callable[[], Iterable[Seat]] = tuple
         self._stuck = StuckHandlers(config.handler_timeout)
+
+    def session_here(self) -> str:
+        """Any thread: the name of the session that it serves, as logs have it; "" = none."""
+        here = threading.get_ident()
+        return next((seat.name for seat in self._seats() if seat.thread == here), "")
 
     @property
     def age(self) -> float:
@@ -226,6 +232,7 @@ class Worker:
         self._signals.install(number for number in ALARMS if signal.getsignal(number) == signal.SIG_DFL)
         wake = self._signals.wake
         pool = Pool(self._listeners, self.config.threads, self._board, self.published, self.drain, self.log, wake)
+        self._seats = pool.seats
         pool.start(serve, self._limits.sessions)
         self.published.rss = resident_memory()
         self.published.limit = min(self.config.threads, len(self.published.rows))
