@@ -15,6 +15,7 @@ from types import FrameType
 
 from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.logs import error as log
+from preforksmtp.logs.error import escape
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net.activation import VARIABLES
 from preforksmtp.net.handover import hand_over, take_over
@@ -289,7 +290,11 @@ class Server:
 
 
 class _LogTail:
-    """The first process of a daemon: what its error log says of a start that failed."""
+    """The first process of a daemon: what its error log says of a start that failed. Workers write there as well, and
+    what they like; root's terminal gets a few lines of it, and no control characters."""
+
+    MOST = 65536  # octets that are read
+    LINES, WIDTH = 20, 1000  # that are shown; characters
 
     def __init__(self, settings: Config) -> None:
         self._path = settings.error_logfile
@@ -298,7 +303,8 @@ class _LogTail:
     def lines(self) -> Sequence[str]:
         try:
             with reading(self._path) as fd, open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
-                file.seek(self._start)
-                return [line for line in file.read().splitlines() if "ERROR" in line]
+                file.seek(max(self._start, os.fstat(fd).st_size - self.MOST))
+                lines = [line for line in file.read(self.MOST).splitlines() if "ERROR" in line]
+                return [escape(line[: self.WIDTH]) for line in lines[-self.LINES :]]
         except OSError:
             return []
