@@ -7,11 +7,13 @@ bind and says what to do; sockets opened before the failure are closed again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, MutableMapping
 from time import sleep
 from typing import Any
@@ -42,6 +44,7 @@ BIND_TRIES = 5  # a predecessor that is just leaving frees the address within se
 RETRY_DELAY = 1.0
 ACCEPT_TIMEOUT = 0.5  # how often a blocked accept() returns to look at the stop flag
 SEND_TIMEOUT = 60.0
+_SO_LOCK_FILTER = 44  # socket(7)
 
 _Address = tuple[Any, ...]  # (host, port) or (host, port, flow, scope)
 
@@ -316,6 +319,9 @@ def prepare_socket(sock: socket.socket, send_timeout: float = SEND_TIMEOUT) -> N
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":  # a worker that was taken over could have the kernel drop what comes, for all, for ever
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
 
 
 def accepts_as_prepared(sock: socket.socket) -> bool:

@@ -126,6 +126,8 @@ class StatusProcess:
         self._deaths = 1 if now - self._begun > SETTLED else self._deaths + 1
         delay = DELAYS[min(self._deaths, len(DELAYS) - 1)]
         self._fork_at = now + delay
+        if self._master.stopping and status == 0:  # it heard the same TERM, sent to the process group
+            return
         how = "vanished" if status is None else describe(status)
         self._master.log.error("status process %d %s; next attempt in %.0f s", pid, how, delay)
 

@@ -15,6 +15,7 @@ from types import FrameType
 
 from preforksmtp.config.model import Config, ConfigError
 from preforksmtp.logs import error as log
+from preforksmtp.logs.escaping import escape
 from preforksmtp.logs.linefile import LogError
 from preforksmtp.logs.opened import Logs
 from preforksmtp.net.activation import VARIABLES
@@ -188,7 +189,7 @@ class Server:
         master.upgrade.automatic = self._settings.upgrade == "auto"
         self._invocation.service_manager.attend(master)
         master.upgrade.execute = lambda: self._execute(master, reloader.current, observation)
-        upkeep = Upkeep(self._settings.backlog, master.log)
+        upkeep = Upkeep(lambda: reloader.current.settings.backlog, master.log)
         master.on_round.append(lambda: upkeep.look(() if master.stopping else master.current.listeners.every()))
         if self._preload is not None:
             self._preload.attend(master)
@@ -290,7 +291,11 @@ class Server:
 
 
 class _LogTail:
-    """The first process of a daemon: what its error log says of a start that failed."""
+    """The first process of a daemon: what its error log says of a start that failed. Workers write there as well, and
+    what they like; root's terminal gets a few lines of it, and no control characters."""
+
+    MOST = 65536  # octets that are read
+    LINES, WIDTH = 20, 1000  # that are shown; characters
 
     def __init__(self, settings: Config) -> None:
         self._path = settings.error_logfile
@@ -299,7 +304,8 @@ class _LogTail:
     def lines(self) -> Sequence[str]:
         try:
             with reading(self._path) as fd, open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
-                file.seek(self._start)
-                return [line for line in file.read().splitlines() if "ERROR" in line]
+                file.seek(max(self._start, os.fstat(fd).st_size - self.MOST))
+                lines = [line for line in file.read(self.MOST).splitlines() if "ERROR" in line]
+                return [escape(line[: self.WIDTH]) for line in lines[-self.LINES :]]
         except OSError:
             return []

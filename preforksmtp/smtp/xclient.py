@@ -72,11 +72,11 @@ XFORWARD_ATTRIBUTES: _Attributes = {**_COMMON, "IDENT": _text, "SOURCE": _one_of
 
 def _parse(argument: str, known: _Attributes, syntax: Syntax) -> dict[str, str]:
     """`NAME=value ...`; the value is "" for [UNAVAILABLE] and [TEMPUNAVAIL]."""
-    attributes = {}
+    attributes: dict[str, str] = {}
     for word in argument.split():
         name, _, encoded = word.partition("=")
         name = name.upper()
-        if not encoded or name not in known:
+        if not encoded or name not in known or name in attributes:  # once each: a line has room for thousands
             raise Reject(reply.BAD_ATTRIBUTE)
         unknown = encoded.upper() in _UNKNOWN
         attributes[name] = _UNAVAILABLE if unknown else known[name](_decode(encoded), syntax)

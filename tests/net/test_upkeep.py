@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from preforksmtp.net.lanes import is_listening
 from preforksmtp.net.listener import accepts_as_prepared, prepare_socket
-from preforksmtp.net.upkeep import EVERY, Upkeep
+from preforksmtp.net.upkeep import EVERY, Upkeep, _options
 
 LOG = logging.getLogger("preforksmtp")
 
@@ -22,7 +24,7 @@ LOG = logging.getLogger("preforksmtp")
 def upkeep(monkeypatch: pytest.MonkeyPatch) -> Upkeep:
     now = iter(range(0, 10**6, int(10 * EVERY)))
     monkeypatch.setattr("preforksmtp.net.upkeep.time.monotonic", lambda: float(next(now)))
-    return Upkeep(5, LOG)
+    return Upkeep(lambda: 5, LOG)
 
 
 @pytest.fixture
@@ -40,6 +42,12 @@ SPOIL: dict[str, Callable[[socket.socket], object]] = {
     "shutdown": shut,
     "nonblocking": lambda sock: os.set_blocking(sock.fileno(), False),
     "endless": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0)),
+    "mute": lambda sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30),
+    "deaf": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 20),
+    "near": lambda sock: sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1),
+    "slow": lambda sock: sock.setsockopt(socket.SOL_SOCKET, 47, 1),
+    "abrupt": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+    "hasty": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 1)),
     "short": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 1)),
 }
 
@@ -48,7 +56,7 @@ SPOIL: dict[str, Callable[[socket.socket], object]] = {
 def test_it_is_as_before(
     upkeep: Upkeep, listener: socket.socket, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address = listener.getsockname()
+    address, options = listener.getsockname(), _options(listener)
     upkeep.look([listener])
     assert caplog.records == []
     with socket.socket(fileno=os.dup(listener.fileno())) as workers:
@@ -60,11 +68,23 @@ def test_it_is_as_before(
     assert is_listening(listener)
     assert os.get_blocking(listener.fileno())
     assert accepts_as_prepared(listener)
+    assert _options(listener) == options
     assert listener.getsockname() == address
     with socket.create_connection(address), listener.accept()[0]:
         pass
     upkeep.look([listener])
     assert len(caplog.records) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SO_ATTACH_FILTER")
+def test_nobody_has_the_kernel_drop_what_comes(listener: socket.socket) -> None:
+    """Of a listener a filter would outlive the worker, and could be locked."""
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # return 0
+    program = struct.pack("HL", 1, ctypes.addressof(instruction))
+    with socket.socket(fileno=os.dup(listener.fileno())) as workers, pytest.raises(PermissionError):
+        workers.setsockopt(socket.SOL_SOCKET, 26, program)
+    with socket.create_connection(listener.getsockname(), 5), listener.accept()[0]:
+        pass
 
 
 def test_a_worker_that_goes_on_and_on_is_a_line_a_minute(
@@ -96,3 +116,13 @@ def test_a_unix_socket_cannot_be_helped(upkeep: Upkeep, tmp_path: Path, caplog: 
         upkeep.look([sock])
         (record,) = caplog.records
         assert "restart the server" in record.getMessage()
+
+
+def test_the_queue_is_as_long_as_before(upkeep: Upkeep, listener: socket.socket) -> None:
+    upkeep.look([listener])
+    with socket.socket(fileno=os.dup(listener.fileno())) as workers:
+        workers.listen(0)
+    upkeep.look([listener])
+    clients = [socket.create_connection(listener.getsockname(), 5) for _ in range(4)]
+    for client in clients:
+        client.close()

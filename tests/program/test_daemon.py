@@ -119,6 +119,19 @@ def test_an_application_that_ends_its_process_is_a_failure(run: Run, tmp_path: P
     wait_until(lambda: not ours(tmp_path), "all gone")
 
 
+def test_what_a_worker_wrote_to_the_log_does_not_reach_the_terminal_as_it_is(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import os\nwith open('log', 'a') as log:\n    log.write('ERROR \\x1b]0;mine\\x07' + 2000 * 'x' + '\\n')\n"
+        "    log.write(100_000 * 'ERROR \\x1b[2J\\n')\nos._exit(1)\n"
+    )
+    done = run("-D", "--log-file", "log", "app:handler")
+    assert done.returncode == 3
+    assert "giving up" in done.stderr
+    assert "\\x1b[2J" in done.stderr and "\x1b" not in done.stderr
+    assert len(done.stderr) < 25_000
+    wait_until(lambda: not ours(tmp_path), "all gone")
+
+
 def test_stopped_before_it_is_ready(run: Run, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import os, time\nopen('booting', 'w').close()\ntime.sleep(3600)\n"

@@ -340,6 +340,21 @@ def test_signals_for_everybody_do_not_hurt_it(serve: Serve, app: Path) -> None:
     assert status_pid(server) == pid
 
 
+def test_a_stop_of_the_whole_process_group_is_no_error(serve: Serve, app: Path) -> None:
+    server, _ = begin(serve, app)
+    (app / "hold").touch()
+    with Talk(server.port()) as talk:  # with a worker that is busy the master sees the end of the status process
+        talk.begin_data()
+        talk.send(b"x\r\n.\r\n")
+        pid = status_pid(server)
+        os.killpg(server.pid, signal.SIGTERM)
+        wait_until(lambda: pid not in processes(), "the status process was reaped")
+        (app / "hold").unlink()
+        assert talk.read().startswith("250")
+    assert server.wait() == 0
+    assert not server.matches("ERROR"), server.output
+
+
 def test_an_upgrade_refuses_nobody(serve: Serve, app: Path) -> None:
     server, status = begin(serve, app)
     assert deliver(server).startswith("250")

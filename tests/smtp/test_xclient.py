@@ -88,6 +88,8 @@ def test_xclient(line, facts):
         "LOGIN",
         "DESTADDR=x",
         "DESTPORT=99999",
+        "ADDR=192.0.2.7 addr=192.0.2.7",
+        "NAME=[UNAVAILABLE] NAME=a.example",
         "",
     ],
 )
