@@ -39,7 +39,8 @@ from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.worker.seat import Drain, Seat
 from preforksmtp.server.app import AppError, examine_app, load_app, start_handler
 from preforksmtp.server.composition import make_contexts
-from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.reply import Reply
 

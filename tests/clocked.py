@@ -10,15 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from preforksmtp.smtp import dialogue as dialogue_module
+from preforksmtp.smtp import conversation as conversation_module
 from preforksmtp.smtp import pace as pace_module
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.dialogue import Dialogue
-from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.reply import Reject, Reply
-from preforksmtp.smtp.rules import Rules
 from preforksmtp.smtp.session import Endpoint, Session
-from tests.fakes import RecordingJournal
+from tests.fakes import RecordingJournal, make_rules
 
 NEVER = 1e9
 
@@ -205,14 +205,14 @@ def talk(
 ) -> Result:
     """Lines, or (time, octets) pairs: what was answered, and why it ended."""
     arrivals = [(0.0, f"{part}\r\n".encode()) if isinstance(part, str) else part for part in says]
-    terms = Rules(Hooks.of_class(app), **{"allow_insecure_auth": True, **rules})
+    terms = make_rules(Hooks.of_class(app), **{"allow_insecure_auth": True, **rules})
     wire, journal = Wire([*arrivals, (NEVER / 10, b"")], terms.pace, end, drain_at), Journal()
     session = Session("s1", Endpoint("192.0.2.1", 1), lambda: Endpoint("192.0.2.2", 25), "smtp://:25", "mx.test")
     dialogue = Dialogue(wire, session, terms, journal)
     dialogue.limits = wire.limits = limits
     dialogue.xclient = True
     with mock.patch.object(pace_module, "monotonic", wire.monotonic), mock.patch.object(
-        dialogue_module, "monotonic", wire.monotonic
+        conversation_module, "monotonic", wire.monotonic
     ):
         try:
             dialogue.run()

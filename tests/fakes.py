@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from preforksmtp import Handler
+from preforksmtp.config.load import load
 from preforksmtp.smtp.dialogue import Dialogue
-from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.journal import Journal
-from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.rules import Room, Rules
 from preforksmtp.smtp.session import Endpoint, Session
 from preforksmtp.smtp.wire import Wire
 
@@ -188,6 +189,18 @@ class RecordingJournal:
         self.events.append(("ended", why))
 
 
+_SETTINGS = load([], environ={"PREFORKSMTP_HOSTNAME": "localhost"}, folder="/")
+
+
+def make_rules(hooks: Hooks, **changes: Any) -> Rules:
+    """The rules of a bind with the default settings, but for `changes`."""
+    computed: dict[str, Any] = {
+        "hooks": hooks, "lmtp": False, "offer_tls": False, "accept_bare_newlines": False, "salt_key": bytes(32),
+        "accept_pipelined_body": False, "spool_dir": None, "room": Room(), "stressed": None,
+    }  # fmt: skip
+    return Rules.of(_SETTINGS, **{**computed, **changes})
+
+
 _wire: Callable[[FakeWire], Wire] = lambda wire: wire  # noqa: E731 - mypy compares the fakes with what they stand for
 _journal: Callable[[RecordingJournal], Journal] = lambda journal: journal  # noqa: E731
 
@@ -268,7 +281,7 @@ def talk(
     wire = FakeWire([*to_chunks(script), *faults], cut)
     is_class = isinstance(handler, type) and issubclass(handler, Handler)
     hooks = Hooks.of_class(handler) if is_class else Hooks.of_function(handler or (lambda message: None))
-    rules_ = Rules(hooks, **{"hostname": "mx.test", "accept_pipelined_body": True, **rules})
+    rules_ = make_rules(hooks, **{"hostname": "mx.test", "accept_pipelined_body": True, **rules})
     session = Session("s1", Endpoint("192.0.2.1", 4000), lambda: Endpoint("192.0.2.2", 25), "smtp://:25", "mx.test",
                       rules_.lmtp)  # fmt: skip
     journal = RecordingJournal()

@@ -26,7 +26,8 @@ from preforksmtp.net.tls import server_context
 from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.worker.seat import Drain, Seat
 from preforksmtp.server.app import load_app
-from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.hooks import Hooks
 from tests.processes import PATIENCE, wait_until
 
 

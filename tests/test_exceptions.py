@@ -24,11 +24,10 @@ import pytest
 import preforksmtp
 from preforksmtp import Handler, Reject
 from preforksmtp.smtp.dialogue import Dialogue
-from preforksmtp.smtp.handler import Hooks
-from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.sasl import MECHANISMS
 from preforksmtp.smtp.session import Endpoint, Session
-from tests.fakes import FakeTLS, FakeWire, recording, to_chunks
+from tests.fakes import FakeTLS, FakeWire, make_rules, recording, to_chunks
 from tests.hostile_auth import BINDING, exchanges
 
 ROOT = Path(preforksmtp.__file__).parent
@@ -210,7 +209,7 @@ def serve(script: Any, handler: type[Handler], fault: type[BaseException] = EOFE
     """As tests.fakes.talk, which keeps the fault for its tests to see, with all that it holds."""
     wire = BreakingWire(script, fault)
     session = Session("s1", Endpoint("192.0.2.1", 4000), lambda: Endpoint("192.0.2.2", 25), "smtp://:25", "mx.test")
-    dialogue = Dialogue(wire, session, Rules(Hooks.of_class(handler), **rules), Silent())
+    dialogue = Dialogue(wire, session, make_rules(Hooks.of_class(handler), **rules), Silent())
     if "tls" in rules.get("hostname", ""):
         session.tls = FakeTLS(peer_certificate={"subject": ()}, bindings={BINDING: b"x"})
     with contextlib.suppress(EOFError, OSError):
@@ -220,6 +219,9 @@ def serve(script: Any, handler: type[Handler], fault: type[BaseException] = EOFE
 
 class Silent:
     """A journal that says nothing."""
+
+    def commands(self, verbs: Any) -> Any:
+        return verbs
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None

@@ -23,8 +23,6 @@ LONGER = {
     "preforksmtp.net.wire": 470,
     "preforksmtp.prefork.worker.pool": 415,
     "preforksmtp.prefork.worker.worker": 420,
-    "make_terms": 64,
-    "serve": 64,
 }
 
 # Which rooms of ours each room may import besides itself. "" is the root: what a user names.
@@ -40,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The grammar of a bind, names of mechanisms, atoms, syslog's facilities, the number of processors.
     "config": {"", "logs", "net", "prefork", "process", "smtp"},
     "connection": {"config", "logs", "net", "prefork", "prefork/worker", "smtp"},
-    "observe": {"prefork", "prefork/master", "prefork/worker"},
+    "observe": {"prefork", "prefork/master", "prefork/worker", "process"},
     "control": {"config", "observe", "prefork", "prefork/master", "prefork/worker"},
     "handlers": {"", "handlers/forward"},
     "handlers/forward": {""},

@@ -13,8 +13,8 @@ from preforksmtp.config.networks import Networks
 from preforksmtp.connection.limits import Limiter
 from preforksmtp.net.bind import Bind
 from preforksmtp.net.listener import ACCEPT_TIMEOUT
-from preforksmtp.smtp.handler import Hooks
-from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.hooks import Hooks
+from preforksmtp.smtp.rules import Room, Rules
 from preforksmtp.smtp.session import Endpoint
 
 
@@ -45,44 +45,22 @@ def make_terms(
     limiter: Callable[[Any, Rules], Limiter | None] | None = None,
     salt_key: bytes | None = None,
     folder: str = "",
+    room: Room | None = None,
 ) -> Terms:
     """The terms of one listener. `config` is the settings as the bind has them, `address` its getsockname(), `folder`
-    what relative paths begin from. `salt_key`: see salts.py; None: one for the time being."""
-    rules = Rules(
+    what relative paths begin from. `salt_key`: see salts.py; None: one for the time being. `room`: who watches the free
+    space, if somebody does."""
+    rules = Rules.of(
+        config,
         hooks=hooks,
-        hostname=config.hostname,
         lmtp=bind.lmtp,
-        address_syntax=config.address_syntax,
-        max_message_size=config.max_message_size,
-        max_recipients=config.max_recipients,
-        max_recipient_domains=config.max_recipient_domains,
-        max_errors=config.max_errors,
-        max_refused_recipients=config.max_refused_recipients,
-        max_messages=config.max_messages,
-        max_idle_commands=config.max_idle_commands,
-        error_delay=config.error_delay,
-        greeting_delay=config.greeting_delay,
-        min_data_rate=config.min_data_rate,
-        min_data_rate_grace=config.min_data_rate_grace,
-        stress_command_timeout=config.stress_command_timeout,
-        stress_data_timeout=config.stress_data_timeout,
-        command_timeout=config.command_timeout,
-        data_timeout=config.data_timeout,
-        handshake_timeout=config.handshake_timeout,
-        require_tls=config.require_tls,
-        require_auth=config.require_auth,
         offer_tls=context is not None and not bind.implicit_tls,
-        allow_insecure_auth=config.allow_insecure_auth,
-        max_auth_failures=config.max_auth_failures,
-        auth_failure_delay=config.auth_failure_delay,
-        auth_mechanisms=config.auth_mechanisms,
-        channel_binding=config.channel_binding,
-        salt_key=salt_key or os.urandom(32),
-        max_line_length=config.max_line_length,
         accept_bare_newlines=config.bare_newlines == "accept",
         accept_pipelined_body=config.pipelined_body == "accept",
-        spool_threshold=config.spool_threshold,
+        salt_key=salt_key or os.urandom(32),
         spool_dir=None if config.spool_dir is None else os.path.join(folder, config.spool_dir),
+        room=room or Room(),
+        stressed=None,
     )
     local = endpoint(address)
     return Terms(

@@ -39,6 +39,7 @@ class Maildir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
+        self.folders = (self.path,)  # looked at for free space (min_free_space)
         self._folders: _Folders | None = None  # opened by the first delivery, as the user the worker runs as
         self._counter = itertools.count()
         # https://cr.yp.to/proto/maildir.html: "/" and ":" of the host name are written in octal.

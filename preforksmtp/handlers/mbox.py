@@ -53,6 +53,7 @@ class Mbox:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
+        self.folders = (os.path.dirname(self.path),)  # looked at for free space (min_free_space)
         self._dot_lock = f"{self.path}.lock"
         self._host = os.fsencode(socket.gethostname())
         self._turn = _turn_of(self.path)

@@ -5,7 +5,6 @@ Any process that has the mapping may take one. It costs no lock and no system ca
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from preforksmtp.prefork.scoreboard import (
     Slot,
 )
 from preforksmtp.prefork.tallies import labels
+from preforksmtp.process.machine import free_bytes
 
 MASTER_SILENT = 5.0  # seconds without a round after which the master is taken for dead
 
@@ -160,7 +160,7 @@ def take(board: Scoreboard, facts: Facts) -> Snapshot:
         events=board.chronicle.events(),
         reload=board.chronicle.reload,
         overflows=_overflows(),
-        free=[(folder, free) for folder in facts.folders if (free := _free(folder)) >= 0],
+        free=[(folder, free) for folder in facts.folders if (free := free_bytes(folder)) >= 0],
     )
 
 
@@ -172,15 +172,6 @@ def _overflows() -> int:
         return int(dict(zip(*lines, strict=True))["ListenOverflows"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _free(folder: str) -> int:
-    """Bytes for who is not root; -1 is not known."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return -1
-    return found.f_bavail * found.f_frsize
 
 
 def _slots(board: Scoreboard) -> Iterator[Slot]:

@@ -123,3 +123,12 @@ def _cpu_groups(proc: Path) -> Iterator[tuple[Path, int]]:
         inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
         folder = Path(mount_point) / inside
         yield from ((each, version) for each in (folder, *folder.parents) if each.is_relative_to(mount_point))
+
+
+def free_bytes(folder: str) -> int:
+    """For who is not root; -1 is not known."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return -1
+    return found.f_bavail * found.f_frsize

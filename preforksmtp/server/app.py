@@ -19,7 +19,8 @@ from typing import Any
 from preforksmtp.prefork.atfork import Confined
 from preforksmtp.prefork.reclaim import replaced
 from preforksmtp.process import trust
-from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.hooks import Hooks
 
 DEFAULT_ATTRIBUTE = "handler"
 

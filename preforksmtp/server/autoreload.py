@@ -29,7 +29,7 @@ from preforksmtp.server.app import AppError, load_app
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master.master import Master
-    from preforksmtp.smtp.handler import Hooks
+    from preforksmtp.smtp.hooks import Hooks
 
 INTERVAL = 0.5  # seconds between two looks
 LONGEST = 1 << 20  # bytes of reports that are taken in at a time; the rest waits in the pipe

@@ -51,7 +51,7 @@ from preforksmtp.server.provisions import provide
 from preforksmtp.server.salts import CHANCE, salt_key
 from preforksmtp.server.vitals import Vitals, spool_folders
 from preforksmtp.smtp.handler import Handler
-from preforksmtp.smtp.handler import Hooks as AppHooks
+from preforksmtp.smtp.hooks import Hooks as AppHooks
 
 BAD_APP = 4
 
@@ -184,6 +184,7 @@ class Composition:
         except AppError as error:
             self.complain(error)
             raise BootFailed(BAD_APP, "worker cannot load the application") from None
+        vitals = self._vitals(worker, hooks)
         terms = [
             make_terms(
                 self.settings.for_bind(listener.bind),
@@ -196,13 +197,13 @@ class Composition:
                 ),
                 self._salt_key or CHANCE,
                 self._folder,
+                vitals,
             )
             for listener in self.listeners
         ]
         if worker.slot == 0:
             self._warn_of_auth(terms)
         self._lanes.listen(worker.lane, self.settings.backlog)
-        vitals = self._vitals(worker, hooks)
         service = Service(terms, self._books(worker), self.logs.transcript, self._journal(), vitals)
         worker.turn_away, worker.describe = service.turn_away, describe_session
         worker.on_fork.append(partial(end_strays, KINDS))
@@ -236,12 +237,15 @@ class Composition:
         return spool_folders([folder and os.path.join(self._folder, folder) for folder in folders])
 
     def _vitals(self, worker: Worker, hooks: AppHooks) -> Vitals:
-        """Looked at only where somebody asks: an application that says how it is, or an observer."""
+        """Looked after in threads of their own: the free space, an application that says how it is, what observers
+        want to know."""
         healthy = None
         if hooks.handler is not None and hooks.handler.healthy.__func__ is not Handler.healthy.__func__:  # type: ignore[attr-defined]
             healthy = partial(hooks.handler.healthy, worker)
-        vitals = Vitals(worker.published, self.log, self._spools(), healthy)
-        if healthy is not None or self._observed:
+        spools, least = self._spools(), self.settings.min_free_space
+        folders = [*spools, *(os.path.join(self._folder, folder) for folder in hooks.folders)]
+        vitals = Vitals(worker.published, self.log, spools, healthy, folders, least)
+        if healthy is not None or self._observed or least:
             vitals.start()
             worker.on_exit.append(vitals.stop)
         return vitals

@@ -22,7 +22,7 @@ from preforksmtp.server.app import load_app
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master.master import Master
-    from preforksmtp.smtp.handler import Hooks
+    from preforksmtp.smtp.hooks import Hooks
 
 
 class Preload:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 
 from preforksmtp.connection.service import Health
 from preforksmtp.prefork.scoreboard import Slot
+from preforksmtp.process.machine import free_bytes
+from preforksmtp.smtp.rules import Room
 
 EVERY = 5.0  # seconds between two looks
 ANSWER = 10.0  # seconds for the application to say how it is
@@ -28,9 +30,10 @@ def spool_folders(configured: Sequence[str | None]) -> list[str]:
     return sorted({folder or tempfile.gettempdir() for folder in configured})
 
 
-class Vitals(Health):
-    """`unwell` becomes true where the application cannot work, and false again. `healthy`: what asks it, if it can be
-    asked; True is the answer hoped for, anything else, an exception too, says that it cannot."""
+class Vitals(Health, Room):
+    """`unwell` becomes true where the application cannot work, and false again; `short` where less than `least` bytes
+    are free in one of `folders`. `healthy`: what asks the application, if it can be asked; True is the answer hoped
+    for, anything else, an exception too, says that it cannot."""
 
     def __init__(
         self,
@@ -38,9 +41,13 @@ class Vitals(Health):
         log: logging.Logger,
         spools: Sequence[str],
         healthy: Callable[[], object] | None = None,
+        folders: Sequence[str] = (),
+        least: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.unwell = False
+        self.unwell = self.short = False
+        self._folders = folders
+        self._least = least
         self._published = published
         self._log = log
         self._spools = tuple(os.path.join(os.path.realpath(folder), "") for folder in spools)
@@ -68,6 +75,20 @@ class Vitals(Health):
         self._published.descriptors, self._published.spooled = self._count()
         if self._asked and self._clock() - self._asked > ANSWER:
             self._say(f"Handler.healthy has not answered for {ANSWER:g} s")
+        if self._least:
+            self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        """Said once for each change."""
+        free = {folder: room for folder in self._folders if (room := free_bytes(folder)) >= 0}
+        full = [folder for folder, room in free.items() if room < self._least]
+        if bool(full) != self.short:
+            self.short = bool(full)
+            if full:
+                text = "min_free_space: less than %d bytes are free in %s; MAIL is answered 452"
+                self._log.error(text, self._least, ", ".join(full))
+            else:
+                self._log.info("min_free_space: there is room for messages again")
 
     def _count(self) -> tuple[int, int]:
         """Descriptors, and those of temporary files."""

@@ -2,20 +2,16 @@
 
 ChunkReader yields blocks like smtp/body.DataReader, over as many BDAT commands as the client sends: where a chunk ends
 it acknowledges it and runs the commands that come until the next one. Chunks are never looked into: what they hold is
-content. A command that gives the message up (RSET and its equals, QUIT) is put back for the dialogue to run.
+content. A command that gives the message up (RSET and its equals, QUIT) is put back for the conversation to run.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.body import BodyFault
+from preforksmtp.smtp.conversation import Conversation
 from preforksmtp.smtp.reply import Reject, Reply
 from preforksmtp.smtp.wire import Input
-
-if TYPE_CHECKING:
-    from preforksmtp.smtp.dialogue import Dialogue
 
 _READ = 65536
 # What may stand between two chunks without ending the message (RFC 3030 section 2 leaves the rest out of order).
@@ -49,13 +45,13 @@ def drop_chunk(wire: Input, size: int, idle: int) -> None:
 class ChunkReader:
     """The body that begins with the chunk of `argument`."""
 
-    def __init__(self, dialogue: Dialogue, size: int, last: bool) -> None:
+    def __init__(self, conversation: Conversation, size: int, last: bool) -> None:
         self.size = 0
         self.fault: BodyFault | None = None
         self.finished = False
-        self._dialogue = dialogue
-        self._wire = dialogue.rules.body_wire(dialogue.wire)
-        self._limit = dialogue.rules.max_message_size
+        self._conversation = conversation
+        self._wire = conversation.rules.body_wire(conversation.wire)
+        self._limit = conversation.rules.max_message_size
         self._left = self._chunk = size
         self._last = last
         self._unchecked = True  # the size of this chunk against the limit
@@ -77,8 +73,8 @@ class ChunkReader:
                 self.finished = True
             else:
                 if not self._chunk:
-                    self._dialogue.idle()
-                self._dialogue.wire.write(Reply(250, f"2.0.0 {self._chunk} octets received").wire)
+                    self._conversation.idle()
+                self._conversation.wire.write(Reply(250, f"2.0.0 {self._chunk} octets received").wire)
                 self._await_chunk()
         return b""
 
@@ -105,14 +101,14 @@ class ChunkReader:
 
     def _await_chunk(self) -> None:
         """Run what comes between two chunks."""
-        dialogue = self._dialogue
+        conversation = self._conversation
         while True:
-            name, argument, line = dialogue.read_command(self._wire)
+            name, argument, line = conversation.read_command(self._wire)
             if name == "BDAT":
                 try:
                     self._chunk, self._last = parse_chunk(argument)
                 except Reject as refusal:
-                    dialogue.answer(refusal.reply)
+                    conversation.answer(refusal.reply)
                     continue
                 self._left, self._unchecked = self._chunk, True
                 return
@@ -121,13 +117,14 @@ class ChunkReader:
                 self.finished = True
                 self.fault = Abandoned()
                 raise self.fault.fresh()
-            dialogue.execute(name, argument, line, _BETWEEN | _ABANDON)
+            conversation.execute(name, argument, line, _BETWEEN | _ABANDON)
 
     def _gives_up(self, name: str, argument: str) -> bool:
         """Whether a command ends the message. One that is sure to be refused does not; it is run, and refused."""
         if name in ("EHLO", "HELO", "LHLO"):
-            said, dialogue = argument.strip(), self._dialogue
-            return dialogue.session.lmtp == (name == "LHLO") and bool(said) and dialogue.rules.syntax.is_helo(said)
-        if name == "STARTTLS" and name not in self._dialogue.offer().keywords:
+            said, session = argument.strip(), self._conversation.session
+            wanted = session.lmtp == (name == "LHLO")
+            return wanted and bool(said) and self._conversation.rules.syntax.is_helo(said)
+        if name == "STARTTLS" and name not in self._conversation.offer().keywords:
             return False
         return name in _ABANDON and not argument.strip()

@@ -16,44 +16,44 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.body import BodyReader, Spool, StorageFailed
 from preforksmtp.smtp.chunks import Abandoned
+from preforksmtp.smtp.conversation import Conversation
 from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.reply import Reject, Reply
 from preforksmtp.smtp.session import NOTHING, Ended
 from preforksmtp.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
-    from preforksmtp.smtp.dialogue import Dialogue
     from preforksmtp.smtp.journal import Journal
 
 
-def receive(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> None:
+def receive(conversation: Conversation, transaction: Transaction, reader: BodyReader) -> None:
     """Receive the body, have it handled, write the final reply and send it: only then is more read."""
     try:
-        if dialogue.hooks.stream:
-            answer = _stream(dialogue, transaction, reader)
+        if conversation.hooks.stream:
+            answer = _stream(conversation, transaction, reader)
         else:
-            answer = _collect(dialogue, transaction, reader)
+            answer = _collect(conversation, transaction, reader)
     except Abandoned:
         transaction.abandoned = True
         return  # the command that did it is read next, and finds the transaction still open
     except Reject as refusal:
         answer = refusal.reply
     outcome = _outcome(transaction, answer) if transaction.refused is not None else answer
-    dialogue.transaction = None  # RFC 5321 section 4.1.1.4: the buffers are cleared, whatever the outcome
-    dialogue.journal.message(dialogue.session, transaction, reader.size, outcome)
-    dialogue.session.xforward = NOTHING
+    conversation.transaction = None  # RFC 5321 section 4.1.1.4: the buffers are cleared, whatever the outcome
+    conversation.journal.message(conversation.session, transaction, reader.size, outcome)
+    conversation.session.xforward = NOTHING
     if outcome.code < 400:
-        dialogue.forgive()
-    if transaction.refused is not None or dialogue.session.lmtp:
-        _write_each(dialogue, transaction, answer, outcome, reader.last)
+        conversation.forgive()
+    if transaction.refused is not None or conversation.session.lmtp:
+        _write_each(conversation, transaction, answer, outcome, reader.last)
     else:
-        dialogue.wire.write(answer.wire)
-    dialogue.wire.flush()  # a promise must not wait behind what the client has pipelined
+        conversation.wire.write(answer.wire)
+    conversation.wire.flush()  # a promise must not wait behind what the client has pipelined
     if outcome.code >= 400:
         if answer.code == 421 or (reader.fault is not None and reader.fault.fatal):
             raise Ended
         reader.settle()
-        dialogue.idle()
+        conversation.idle()
 
 
 def _outcome(transaction: Transaction, answer: Reply) -> Reply:
@@ -66,42 +66,45 @@ def _outcome(transaction: Transaction, answer: Reply) -> Reply:
     return reply.REFUSED_FOR_ALL
 
 
-def _write_each(dialogue: Dialogue, transaction: Transaction, answer: Reply, outcome: Reply, last: bool) -> None:
+def _write_each(
+    conversation: Conversation, transaction: Transaction, answer: Reply, outcome: Reply, last: bool
+) -> None:
     """One reply for each recipient: LMTP always (RFC 2033 section 4.2), SMTP with PRDR where they differ."""
-    wire, refused = dialogue.wire, transaction.refused or {}
-    if not last or (not dialogue.session.lmtp and (not refused or answer.code >= 400)):
+    wire, refused = conversation.wire, transaction.refused or {}
+    if not last or (not conversation.session.lmtp and (not refused or answer.code >= 400)):
         wire.write(answer.wire)
         return
-    if not dialogue.session.lmtp:
+    if not conversation.session.lmtp:
         wire.write(reply.PRDR_FOLLOWS.wire)
     for recipient in transaction.recipients:
         each = refused.get(recipient, answer) if answer.code < 400 else answer
         wire.write(each.wire)
-    if not dialogue.session.lmtp:
+    if not conversation.session.lmtp:
         wire.write(outcome.wire)
 
 
-def _collect(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> Reply:
+def _collect(conversation: Conversation, transaction: Transaction, reader: BodyReader) -> Reply:
     """The body whole, then the handler's `message`."""
     content, spool = reader.read_whole(), None
     if content is None:
-        spool = Spool(dialogue.rules.spool_threshold, dialogue.rules.spool_dir)
-        with _in_sync(dialogue, reader, spool):
+        spool = Spool(conversation.rules.spool_threshold, conversation.rules.spool_dir)
+        with _in_sync(conversation, reader, spool):
             while block := reader.read_block():
                 spool.add(block)
             content = spool.finish()
-    message = Message(dialogue.session, transaction, time(), content, spool.file if spool else None, reader.size)
-    return _handle(dialogue, message, Reply.queued(message.id))
+    message = Message(conversation.session, transaction, time(), content, spool.file if spool else None, reader.size)
+    return _handle(conversation, message, Reply.queued(message.id))
 
 
-def _stream(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) -> Reply:
+def _stream(conversation: Conversation, transaction: Transaction, reader: BodyReader) -> Reply:
     """The handler's `stream` reads the body off the wire; `message`, where there is one too, gets what it read."""
-    spool = Spool(dialogue.rules.spool_threshold, dialogue.rules.spool_dir) if dialogue.hooks.message else None
-    body = BodyStream(reader, spool, dialogue.journal)
-    message = Message(dialogue.session, transaction, time(), b"", None, 0)
-    with _in_sync(dialogue, reader, spool):
+    rules = conversation.rules
+    spool = Spool(rules.spool_threshold, rules.spool_dir) if conversation.hooks.message else None
+    body = BodyStream(reader, spool, conversation.journal)
+    message = Message(conversation.session, transaction, time(), b"", None, 0)
+    with _in_sync(conversation, reader, spool):
         try:
-            answer = dialogue.ask("stream", Reply.queued(message.id), dialogue.handler.stream, message, body)
+            answer = conversation.ask("stream", Reply.queued(message.id), conversation.handler.stream, message, body)
         finally:
             if body.broken:
                 body.raise_loss()  # the connection failed: nobody is left to hear what the handler says
@@ -113,17 +116,17 @@ def _stream(dialogue: Dialogue, transaction: Transaction, reader: BodyReader) ->
         if spool is not None:
             message.fill(spool.finish(), spool.file)
     message.size = reader.size
-    return _handle(dialogue, message, answer) if spool is not None and answer.positive else answer
+    return _handle(conversation, message, answer) if spool is not None and answer.positive else answer
 
 
-def _handle(dialogue: Dialogue, message: Message, standard: Reply) -> Reply:
-    if not dialogue.hooks.message:
+def _handle(conversation: Conversation, message: Message, standard: Reply) -> Reply:
+    if not conversation.hooks.message:
         return standard
-    return dialogue.ask("message", standard, dialogue.handler.message, message)
+    return conversation.ask("message", standard, conversation.handler.message, message)
 
 
 @contextmanager
-def _in_sync(dialogue: Dialogue, reader: BodyReader, spool: Spool | None) -> Iterator[None]:
+def _in_sync(conversation: Conversation, reader: BodyReader, spool: Spool | None) -> Iterator[None]:
     """Whatever refuses the body inside, read the rest of it, so that the next command is found."""
     try:
         yield
@@ -131,7 +134,7 @@ def _in_sync(dialogue: Dialogue, reader: BodyReader, spool: Spool | None) -> Ite
         if spool is not None:
             spool.close()
         if isinstance(refusal, StorageFailed):
-            dialogue.journal.storage_failed(dialogue.session, refusal.__cause__)
+            conversation.journal.storage_failed(conversation.session, refusal.__cause__)
         reader.drain()
         raise
 

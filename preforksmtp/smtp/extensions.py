@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
+from preforksmtp.smtp.reply import Reply
+from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.sasl import MECHANISMS
 
 
 class Standing(NamedTuple):
@@ -23,16 +25,6 @@ class Standing(NamedTuple):
     xforward: bool = False
     binding: bool = False  # its TLS has something to bind to (-PLUS)
     certificate: bool = False  # its TLS has a verified certificate of the client
-
-
-# What a handler may declare in `Handler.extensions`, and the default of what stands behind the keyword.
-DECLARED = {
-    "MT-PRIORITY": "",
-    "DELIVERBY": "",  # or the least seconds
-    "FUTURERELEASE": "604800",  # the most seconds
-    "RRVS": "",
-    "PRDR": "",
-}
 
 
 def _declared(keyword: str) -> Callable[[Rules, Standing], str | None]:
@@ -70,7 +62,7 @@ KEYWORDS: dict[str, Callable[[Rules, Standing], str | None]] = {
     "DSN": lambda rules, standing: "",  # RFC 3461
     "STARTTLS": lambda rules, standing: "" if rules.offer_tls and not standing.tls else None,  # RFC 3207
     "AUTH": lambda rules, standing: (  # RFC 4954
-        None if standing.authenticated else " ".join(rules.offered_mechanisms(standing)) or None
+        None if standing.authenticated else " ".join(offered_mechanisms(rules, standing)) or None
     ),
     "REQUIRETLS": lambda rules, standing: "" if standing.tls and not rules.lmtp else None,  # RFC 8689
     "LIMITS": _limits,  # RFC 9422
@@ -96,15 +88,46 @@ def offered(rules: Rules, standing: Standing) -> dict[str, str]:
     return {keyword: value for keyword, value in found if value is not None}
 
 
-def read_declared(extensions: Any) -> dict[str, str]:
-    """`Handler.extensions`: names, or a mapping of names to values. Raises ValueError for a name not in DECLARED."""
-    values = dict(extensions) if hasattr(extensions, "keys") else dict.fromkeys(extensions)
-    read = {}
-    for name, value in values.items():
-        keyword = str(name).upper()
-        if keyword not in DECLARED:
-            raise ValueError(f"extensions: {name!r} is none of {', '.join(DECLARED)}")
-        if value is not None and not str(value).isdigit() and keyword != "MT-PRIORITY":
-            raise ValueError(f"extensions: {name} takes a number of seconds, not {value!r}")
-        read[keyword] = DECLARED[keyword] if value is None else str(value)
-    return read
+def offered_mechanisms(rules: Rules, standing: Standing) -> tuple[str, ...]:
+    """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4).
+
+    That holds for those too that do not show the password: they do not hide the rest of the session.
+    """
+    if not standing.tls and not rules.allow_insecure_auth:
+        return ()
+    has = {"": True, "binding": standing.binding, "certificate": standing.certificate}
+    return tuple(name for name in rules.mechanisms if has[MECHANISMS[name].needs])
+
+
+class Offer:
+    """The extensions offered to clients of one standing, as the EHLO reply and as the parameters they may use."""
+
+    def __init__(self, rules: Rules, standing: Standing) -> None:
+        self._rules = rules
+        self._standing = standing
+        self.keywords = keywords = offered(rules, standing)
+        self.mechanisms = offered_mechanisms(rules, standing)
+        self._reply = None if "FUTURERELEASE" in keywords else self._encode(keywords)
+        self.mail_parameters = self._known(MAIL_PARAMETERS)
+        self.rcpt_parameters = self._known(RCPT_PARAMETERS)
+
+    @property
+    def ehlo(self) -> Reply:
+        """The reply to EHLO or LHLO: the greeting domain and one keyword a line (RFC 5321 section 4.1.1.1)."""
+        return self._reply or self._encode(offered(self._rules, self._standing))  # a keyword with a date in it
+
+    def _encode(self, keywords: dict[str, str]) -> Reply:
+        lines = [f"{keyword} {value}".rstrip() for keyword, value in keywords.items()]
+        return Reply(250, [self._rules.hostname, *lines], bare=True)
+
+    def _known(self, table: dict[str, Parameter]) -> Parameters:
+        choose = self._rules.syntax.choose_reader
+        return {name: choose(row) for name, row in table.items() if not row.extension or row.extension in self.keywords}
+
+
+def offer(rules: Rules, standing: Standing) -> Offer:
+    """What a client of this standing is offered. Made once for all of them."""
+    found: Offer | None = rules.offers.get(standing)
+    if found is None:
+        found = rules.offers[standing] = Offer(rules, standing)
+    return found

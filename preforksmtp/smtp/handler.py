@@ -1,16 +1,11 @@
-"""The Handler base class: the contract users subclass; and Hooks: what a given handler overrides.
-
-What a handler overrides decides what the server offers; what it does not override costs nothing.
-"""
+"""The Handler base class: the contract that users subclass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from preforksmtp.smtp.extensions import read_declared
-from preforksmtp.smtp.sasl import possible
-from preforksmtp.smtp.scram import ITERATIONS, SALT_OCTETS, read_iterations, read_salt_octets
+from preforksmtp.smtp.scram import ITERATIONS, SALT_OCTETS
 
 if TYPE_CHECKING:
     from preforksmtp.smtp.message import Message
@@ -32,6 +27,8 @@ class Handler:
     # Extensions of the mail's envelope that this handler honours, beyond those every handler has: some of
     # MT-PRIORITY, DELIVERBY, FUTURERELEASE, RRVS and PRDR; as a mapping {"FUTURERELEASE": 86400} with their values.
     extensions: Iterable[str] | Mapping[str, int | None] = ()
+    # Folders in which messages are stored: MAIL is refused while less than min_free_space is free there.
+    folders: Iterable[str] = ()
     # Of the ScramSecrets that `password` returns. Users who are not there get as many, to look like those who are.
     scram_iterations: int = ITERATIONS
     # And of their salts, for the same reason.
@@ -124,67 +121,3 @@ class Handler:
 
     def close(self) -> None:
         """The session has ended, however it ended."""
-
-
-_HOOKS = (
-    "connect", "helo", "authenticate", "password", "token", "certificate", "mail", "rcpt", "data", "stream",
-    "message", "verify", "expand", "etrn", "help", "reset", "close",
-)  # fmt: skip
-
-
-class Hooks:
-    """What an application offers: which hooks it has, and `new(session)`, the object that has them.
-
-    `mechanisms` are the AUTH mechanisms that the hooks make possible.
-    """
-
-    def __init__(
-        self, new: Callable[[Session], Any] | None, has: frozenset[str], handler: type[Handler] | None = None
-    ) -> None:
-        self.new = new
-        self.shared: Any = None  # the object of every session, where `new` makes none
-        self.handler = handler
-        self.has = has
-        self.extensions: dict[str, str] = read_declared(handler.extensions if handler is not None else ())
-        self.scram_iterations = read_iterations(handler.scram_iterations if handler is not None else ITERATIONS)
-        self.scram_salt_octets = read_salt_octets(handler.scram_salt_octets if handler is not None else SALT_OCTETS)
-        for name in _HOOKS:  # plain attributes: read at every command
-            setattr(self, name, name in has)
-        self.mechanisms = possible(has)
-
-    connect: bool
-    helo: bool
-    authenticate: bool
-    password: bool
-    token: bool
-    certificate: bool
-    mail: bool
-    rcpt: bool
-    data: bool
-    stream: bool
-    message: bool
-    verify: bool
-    expand: bool
-    etrn: bool
-    help: bool
-    reset: bool
-    close: bool
-
-    @classmethod
-    def of_function(cls, function: Callable[[Message], Any]) -> Hooks:
-        """A plain callable: it is the `message` hook of every session."""
-        hooks = cls(None, frozenset({"message"}))
-        hooks.extensions = read_declared(getattr(function, "extensions", ()))
-        hooks.shared = _FunctionHandler(function)
-        return hooks
-
-    @classmethod
-    def of_class(cls, handler: type[Handler], new: Callable[[Session], Any] | None = None) -> Hooks:
-        """A Handler subclass; `new` makes an instance where the class alone does not (a functools.partial)."""
-        overridden = (name for name in _HOOKS if getattr(handler, name) is not getattr(Handler, name))
-        return cls(new or handler, frozenset(overridden), handler)
-
-
-class _FunctionHandler:
-    def __init__(self, message: Callable[[Message], Any]) -> None:
-        self.message = message

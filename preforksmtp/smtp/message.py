@@ -106,7 +106,7 @@ class Message:
     @property
     def received(self) -> str:
         """The trace field below it (RFC 5321 section 4.4), folded, without its final CRLF."""
-        return trace.received(self)
+        return trace.received(self.session, self.id, self.recipients, self.params, self.time)
 
     @property
     def headers(self) -> Headers:

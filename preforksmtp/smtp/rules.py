@@ -1,20 +1,17 @@
-"""Rules: the terms under which one bind serves. Limits, what is required, what is offered; and what EHLO says of it.
+"""Rules: the terms under which one bind serves: limits, and what is required.
 
 Made once per bind in each worker from the settings; the replies that depend only on them are encoded here, once.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from preforksmtp.smtp.extensions import Standing, offered
-from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.pace import Meter, Pace
-from preforksmtp.smtp.parameters import MAIL_PARAMETERS, RCPT_PARAMETERS, Parameter, Parameters
 from preforksmtp.smtp.reply import Reply
-from preforksmtp.smtp.sasl import MECHANISMS
 from preforksmtp.smtp.syntax import SYNTAXES, Syntax
 from preforksmtp.smtp.wire import Input, Wire
 
@@ -23,52 +20,64 @@ from preforksmtp.smtp.wire import Input, Wire
 _USUAL_BINDINGS = frozenset(("tls-unique", "tls-exporter"))
 
 
+class Room:
+    """Whether there is room for messages; `short`: there is not, and MAIL is refused (452)."""
+
+    short = False
+
+
 @dataclass
 class Rules:
-    """What a session may do. Sizes in bytes, times in seconds, 0 = no limit."""
+    """What a session may do. Sizes in bytes, times in seconds, 0 = no limit.
+
+    A field has the name of the setting that it is. The first ones are worked out from several, and given to `of` by
+    their names; so a new setting of a session is a row in the table of settings, and a line here.
+    """
 
     hooks: Hooks
-    hostname: str = "localhost"
-    lmtp: bool = False
-    address_syntax: str = "lenient"  # or "strict"
-    max_message_size: int = 33554432
-    max_recipients: int = 1000
-    max_recipient_domains: int = 0  # of one message
-    max_messages: int = 0  # in one session
-    max_errors: int = 10
-    max_refused_recipients: int = 0  # in one session
-    max_idle_commands: int = 1000  # that bring no message nearer, between two messages
-    error_delay: float = 0.0
-    greeting_delay: float = 0.0
-    min_data_rate: int = 0  # octets of a body per second
-    min_data_rate_grace: float = 10.0
-    stressed: Callable[[], bool] | None = None  # whether the server is nearly full; None: nobody looks
-    stress_command_timeout: float = 10.0
-    stress_data_timeout: float = 10.0
-    command_timeout: float = 300.0
-    data_timeout: float = 180.0
-    handshake_timeout: float = 30.0
-    require_tls: bool = False
-    require_auth: bool = False
-    offer_tls: bool = False  # STARTTLS is possible: a certificate is there, and the bind is not implicit TLS
-    allow_insecure_auth: bool = False
-    max_auth_failures: int = 3  # in one session
-    auth_failure_delay: float = 1.0
-    auth_mechanisms: tuple[str, ...] = ()  # empty: all that the handler's hooks allow
-    channel_binding: str = "auto"  # or "always", "never"
-    salt_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)  # see preforksmtp/server/salts.py
-    accept_bare_newlines: bool = False
-    accept_pipelined_body: bool = False
-    max_line_length: int = 0  # of a body, with its CRLF
-    spool_threshold: int = 1048576
-    spool_dir: str | None = None
+    lmtp: bool
+    offer_tls: bool  # STARTTLS is possible: a certificate is there, and the bind is not implicit TLS
+    accept_bare_newlines: bool
+    accept_pipelined_body: bool
+    salt_key: bytes = field(repr=False)  # see preforksmtp/server/salts.py
+    spool_dir: str | None
+    room: Room
+    stressed: Callable[[], bool] | None  # whether the server is nearly full; None: nobody looks
+
+    hostname: str
+    address_syntax: str  # "lenient" or "strict"
+    max_message_size: int
+    max_recipients: int
+    max_recipient_domains: int  # of one message
+    max_messages: int  # in one session
+    max_errors: int
+    max_refused_recipients: int  # in one session
+    max_idle_commands: int  # that bring no message nearer, between two messages
+    error_delay: float
+    greeting_delay: float
+    min_data_rate: int  # octets of a body per second
+    min_data_rate_grace: float
+    stress_command_timeout: float
+    stress_data_timeout: float
+    command_timeout: float
+    data_timeout: float
+    handshake_timeout: float
+    require_tls: bool
+    require_auth: bool
+    allow_insecure_auth: bool
+    max_auth_failures: int  # in one session
+    auth_failure_delay: float
+    auth_mechanisms: tuple[str, ...]  # empty: all that the handler's hooks allow
+    channel_binding: str  # "auto", "always", "never"
+    max_line_length: int  # of a body, with its CRLF
+    spool_threshold: int
 
     syntax: Syntax = field(init=False)
     greeting: Reply = field(init=False)
     helo: Reply = field(init=False)
     mechanisms: tuple[str, ...] = field(init=False)
     pace: Pace = field(init=False)
-    _offers: dict[Standing, Offer] = field(init=False, default_factory=dict)
+    offers: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)  # made so far, see smtp/extensions.py
 
     def __post_init__(self) -> None:
         self.syntax = SYNTAXES[self.address_syntax]
@@ -84,6 +93,12 @@ class Rules:
             self.stress_data_timeout,
             self.stressed,
         )
+
+    @classmethod
+    def of(cls, settings: Any, **computed: Any) -> Rules:
+        """Those of a bind with these settings; `computed` has every field that is none of them."""
+        named = [each.name for each in fields(cls) if each.init and each.name not in computed]
+        return cls(**computed, **{name: getattr(settings, name) for name in named})
 
     def for_trusted(self) -> Rules:
         """The same without what is meant against abuse."""
@@ -109,46 +124,3 @@ class Rules:
         if not self.min_data_rate:
             return wire
         return Meter(wire, self.pace, self.min_data_rate, self.min_data_rate_grace)
-
-    def offered_mechanisms(self, standing: Standing) -> tuple[str, ...]:
-        """The AUTH mechanisms a client may use now: none in clear unless that is allowed (RFC 4954 section 4).
-
-        That holds for those too that do not show the password: they do not hide the rest of the session.
-        """
-        if not standing.tls and not self.allow_insecure_auth:
-            return ()
-        has = {"": True, "binding": standing.binding, "certificate": standing.certificate}
-        return tuple(name for name in self.mechanisms if has[MECHANISMS[name].needs])
-
-    def offer(self, standing: Standing) -> Offer:
-        """What a client of this standing is offered."""
-        offer = self._offers.get(standing)
-        if offer is None:
-            offer = self._offers[standing] = Offer(self, standing)
-        return offer
-
-
-class Offer:
-    """The extensions offered to clients of one standing, as the EHLO reply and as the parameters they may use."""
-
-    def __init__(self, rules: Rules, standing: Standing) -> None:
-        self._rules = rules
-        self._standing = standing
-        self.keywords = keywords = offered(rules, standing)
-        self.mechanisms = rules.offered_mechanisms(standing)
-        self._reply = None if "FUTURERELEASE" in keywords else self._encode(keywords)
-        self.mail_parameters = self._known(MAIL_PARAMETERS)
-        self.rcpt_parameters = self._known(RCPT_PARAMETERS)
-
-    @property
-    def ehlo(self) -> Reply:
-        """The reply to EHLO or LHLO: the greeting domain and one keyword a line (RFC 5321 section 4.1.1.1)."""
-        return self._reply or self._encode(offered(self._rules, self._standing))  # a keyword with a date in it
-
-    def _encode(self, keywords: dict[str, str]) -> Reply:
-        lines = [f"{keyword} {value}".rstrip() for keyword, value in keywords.items()]
-        return Reply(250, [self._rules.hostname, *lines], bare=True)
-
-    def _known(self, table: dict[str, Parameter]) -> Parameters:
-        choose = self._rules.syntax.choose_reader
-        return {name: choose(row) for name, row in table.items() if not row.extension or row.extension in self.keywords}

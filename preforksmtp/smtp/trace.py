@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 from preforksmtp.smtp.address import is_address_literal, is_domain, is_mailbox, quote_address
-
-if TYPE_CHECKING:
-    from preforksmtp.smtp.message import Message
+from preforksmtp.smtp.session import Session
 
 _UNSAFE = re.compile(r"[^!#$%&'*+\-./0-9:=?A-Z\[\]^_`a-z{|}~]")  # blanks too, that no word of it looks like a clause
 _SAID_CHARACTERS = 255
@@ -32,16 +31,16 @@ def protocol(*, lmtp: bool, esmtp: bool, utf8: bool, tls: bool, authenticated: b
     return f"{name}{'S' if tls else ''}{'A' if authenticated else ''}"
 
 
-def received(message: Message) -> str:
-    """The whole field, folded, without its final CRLF."""
-    session = message.session
+def received(session: Session, id: str, recipients: Sequence[str], params: Mapping[str, Any], time: float) -> str:
+    """The whole field, folded, without its final CRLF: of the message `id`, with the parameters of its MAIL, that came
+    at `time`, seconds since the epoch."""
     host = session.peer.host.partition("%")[0]  # without the scope that a link-local address may have
     address = f"[{host}]" if _IPV4.fullmatch(host) else f"[IPv6:{host}]" if ":" in host else ""
     client = " ".join(filter(None, (session.reverse_dns, address)))
     how = protocol(
         lmtp=session.lmtp,
         esmtp=session.esmtp,
-        utf8="SMTPUTF8" in message.params,
+        utf8="SMTPUTF8" in params,
         tls=session.tls is not None,
         authenticated=session.user is not None,
     )
@@ -51,17 +50,17 @@ def received(message: Message) -> str:
     lines = [
         f"Received: from {name}{f' ({client})' if client else ''}{said}",
         f"by {session.hostname} (preforksmtp) with {how}",
-        f"id {message.id}",
+        f"id {id}",
     ]
     if session.tls is not None:
         lines[1] += f" ({session.tls.version} {session.tls.cipher})"
-    if len(message.recipients) == 1:  # more would show blind copies to each recipient (RFC 5321 section 7.6)
-        recipient = quote_address(message.recipients[0])
+    if len(recipients) == 1:  # more would show blind copies to each recipient (RFC 5321 section 7.6)
+        recipient = quote_address(recipients[0])
         if is_mailbox(recipient) and not _SEPARATOR.search(recipient):
             lines[2] += f" for <{recipient}>"
-    if "MT-PRIORITY" in message.params:
-        lines[2] += f" PRIORITY {message.params['MT-PRIORITY']}"  # RFC 6710
-    when = format_datetime(datetime.fromtimestamp(message.time).astimezone())
+    if "MT-PRIORITY" in params:
+        lines[2] += f" PRIORITY {params['MT-PRIORITY']}"  # RFC 6710
+    when = format_datetime(datetime.fromtimestamp(time).astimezone())
     return "\r\n\t".join(lines) + f";\r\n\t{when}"
 
 

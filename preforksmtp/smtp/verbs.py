@@ -7,133 +7,107 @@ smtp/mail.py, AUTH in smtp/auth.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.auth import auth
 from preforksmtp.smtp.command import AUTH_LINE_OCTETS, COMMAND_LINE_OCTETS, ENVELOPE_LINE_OCTETS
+from preforksmtp.smtp.conversation import ARGUMENT, AUTH, HELO, IDLE, NO_ARGUMENT, OUTSIDE, TLS, Conversation
 from preforksmtp.smtp.mail import bdat, data, mail, rcpt
 from preforksmtp.smtp.reply import Reject, Reply
 from preforksmtp.smtp.xclient import xclient, xforward
 
-if TYPE_CHECKING:
-    from preforksmtp.smtp.dialogue import Dialogue
-
-# What a command may need. TLS and AUTH count where the rules require them. IDLE: patience, for it brings no message
-# nearer (max_idle_commands).
-HELO, TLS, AUTH, OUTSIDE, TRANSACTION, NO_ARGUMENT, ARGUMENT, IDLE = 1, 2, 4, 8, 16, 32, 64, 128
-
 
 class Verb(NamedTuple):
-    run: Callable[[Dialogue, str], Reply | None]
+    run: Callable[[Conversation, str], Reply | None]
     needs: int
     octets: int = COMMAND_LINE_OCTETS
     keyword: str = ""  # the extension that must be offered for HELP to name it
 
 
-def missing(dialogue: Dialogue, needs: int, argument: str) -> None:
-    """Refuse a command that lacks one of `needs`, in the order a client would mend it."""
-    if needs & IDLE:
-        dialogue.idle()
-    if needs & NO_ARGUMENT and argument.strip():
-        raise Reject(reply.NO_ARGUMENT_ALLOWED)
-    if needs & ARGUMENT and not argument.strip():
-        raise Reject(reply.NEEDS_ARGUMENT)
-    if needs & TLS and dialogue.session.tls is None:
-        raise Reject(reply.TLS_FIRST)
-    if needs & HELO and not dialogue.session.helo:
-        raise Reject(reply.HELO_FIRST)
-    if needs & AUTH and dialogue.session.user is None:
-        raise Reject(reply.AUTH_FIRST)
-    if needs & TRANSACTION and dialogue.transaction is None:
-        raise Reject(reply.MAIL_FIRST)
-    if needs & OUTSIDE and dialogue.transaction is not None:
-        raise Reject(reply.IN_TRANSACTION)
-
-
-def ehlo(dialogue: Dialogue, name: str) -> Reply:
+def ehlo(conversation: Conversation, name: str) -> Reply:
     """RFC 5321 section 4.1.1.1."""
-    _introduce(dialogue, name, esmtp=True)
-    return dialogue.offer().ehlo
+    _introduce(conversation, name, esmtp=True)
+    return conversation.offer().ehlo
 
 
-def helo(dialogue: Dialogue, name: str) -> Reply:
+def helo(conversation: Conversation, name: str) -> Reply:
     """RFC 5321 section 4.1.1.1."""
-    _introduce(dialogue, name, esmtp=False)
-    return dialogue.rules.helo
+    _introduce(conversation, name, esmtp=False)
+    return conversation.rules.helo
 
 
-def lhlo(dialogue: Dialogue, name: str) -> Reply:
+def lhlo(conversation: Conversation, name: str) -> Reply:
     """RFC 2033 section 4.1: the one greeting of an LMTP session, and of no other."""
-    _introduce(dialogue, name, esmtp=True, lmtp=True)
-    return dialogue.offer().ehlo
+    _introduce(conversation, name, esmtp=True, lmtp=True)
+    return conversation.offer().ehlo
 
 
-def _introduce(dialogue: Dialogue, name: str, esmtp: bool, lmtp: bool = False) -> None:
-    if lmtp != dialogue.session.lmtp:
+def _introduce(conversation: Conversation, name: str, esmtp: bool, lmtp: bool = False) -> None:
+    if lmtp != conversation.session.lmtp:
         raise Reject(reply.UNRECOGNIZED)
     name = name.strip()
-    if not name or not dialogue.rules.syntax.is_helo(name):
+    if not name or not conversation.rules.syntax.is_helo(name):
         raise Reject(reply.NEEDS_DOMAIN)
-    session, before = dialogue.session, dialogue.session.esmtp
+    session, before = conversation.session, conversation.session.esmtp
     session.esmtp = esmtp  # the hook may ask which of them it was
-    if dialogue.hooks.helo:
+    if conversation.hooks.helo:
         try:
-            dialogue.call("helo", dialogue.handler.helo, name)
+            conversation.call("helo", conversation.handler.helo, name)
         except Reject:  # whatever it raises: a refusal leaves the state as it was (section 4.1.4)
             session.esmtp = before
             raise
     if session.helo:  # once or twice is needed
-        dialogue.idle()
+        conversation.idle()
     session.helo = name
-    dialogue.journal.greeted()
-    dialogue.reset()
+    conversation.journal.greeted()
+    conversation.reset()
 
 
-def starttls(dialogue: Dialogue, argument: str) -> None:
+def starttls(conversation: Conversation, argument: str) -> None:
     """RFC 3207: whatever was known of the client before the handshake is forgotten."""
-    session = dialogue.session
+    session = conversation.session
     if session.tls is not None:
         raise Reject(reply.ALREADY_TLS)
-    if not dialogue.rules.offer_tls:
+    if not conversation.rules.offer_tls:
         raise Reject(reply.NOT_IMPLEMENTED)
-    dialogue.reset()  # before the 220: what the handler raises here must not be a reply inside TLS to nothing
-    dialogue.wire.write(reply.READY_FOR_TLS.wire)
-    session.tls = dialogue.wire.start_tls()
+    conversation.reset()  # before the 220: what the handler raises here must not be a reply inside TLS to nothing
+    conversation.wire.write(reply.READY_FOR_TLS.wire)
+    session.tls = conversation.wire.start_tls()
     session.helo, session.esmtp, session.user = "", False, None
-    dialogue.journal.tls_started(session)
+    conversation.journal.tls_started(session)
 
 
-def rset(dialogue: Dialogue, argument: str) -> Reply:
+def rset(conversation: Conversation, argument: str) -> Reply:
     """RFC 5321 section 4.1.1.5."""
-    if dialogue.transaction is None and dialogue.hooks.reset:
-        dialogue.call("reset", dialogue.handler.reset)
-    dialogue.reset()
+    if conversation.transaction is None and conversation.hooks.reset:
+        conversation.call("reset", conversation.handler.reset)
+    conversation.reset()
     return reply.OK
 
 
-def noop(dialogue: Dialogue, argument: str) -> Reply:
+def noop(conversation: Conversation, argument: str) -> Reply:
     return reply.OK
 
 
-def quit_(dialogue: Dialogue, argument: str) -> None:
+def quit_(conversation: Conversation, argument: str) -> None:
     if argument.strip():
         raise Reject(reply.NO_ARGUMENT_ALLOWED)
-    dialogue.quit = True
-    dialogue.end(reply.CLOSING)
+    conversation.quit = True
+    conversation.end(reply.CLOSING)
 
 
-def vrfy(dialogue: Dialogue, argument: str) -> Reply:
+def vrfy(conversation: Conversation, argument: str) -> Reply:
     """RFC 5321 section 3.5.3: without a hook, neither yes nor no."""
-    if not dialogue.hooks.verify:
+    if not conversation.hooks.verify:
         return reply.CANNOT_VERIFY
-    return dialogue.ask("verify", reply.CANNOT_VERIFY, dialogue.handler.verify, _whom(argument))
+    return conversation.ask("verify", reply.CANNOT_VERIFY, conversation.handler.verify, _whom(argument))
 
 
-def expn(dialogue: Dialogue, argument: str) -> Reply:
-    if not dialogue.hooks.expand:
+def expn(conversation: Conversation, argument: str) -> Reply:
+    if not conversation.hooks.expand:
         return reply.NOT_IMPLEMENTED
-    return dialogue.ask("expand", reply.NOT_IMPLEMENTED, dialogue.handler.expand, _whom(argument))
+    return conversation.ask("expand", reply.NOT_IMPLEMENTED, conversation.handler.expand, _whom(argument))
 
 
 def _whom(argument: str) -> str:
@@ -142,24 +116,24 @@ def _whom(argument: str) -> str:
     return words[:-9].rstrip() if words.upper().endswith(" SMTPUTF8") else words
 
 
-def etrn(dialogue: Dialogue, argument: str) -> Reply:
+def etrn(conversation: Conversation, argument: str) -> Reply:
     """RFC 1985."""
-    if not dialogue.hooks.etrn:
+    if not conversation.hooks.etrn:
         return reply.NOT_IMPLEMENTED
-    return dialogue.ask("etrn", reply.QUEUING_STARTED, dialogue.handler.etrn, argument.strip())
+    return conversation.ask("etrn", reply.QUEUING_STARTED, conversation.handler.etrn, argument.strip())
 
 
-def help_(dialogue: Dialogue, argument: str) -> Reply:
+def help_(conversation: Conversation, argument: str) -> Reply:
     """RFC 5321 section 4.1.1.8: the commands that this client may use."""
-    keywords = dialogue.offer().keywords
-    greetings = {"HELO", "EHLO"} if dialogue.session.lmtp else {"LHLO"}  # of the other protocol
+    keywords = conversation.offer().keywords
+    greetings = {"HELO", "EHLO"} if conversation.session.lmtp else {"LHLO"}  # of the other protocol
     names = [
         name for name, verb in VERBS.items() if name not in greetings and (not verb.keyword or verb.keyword in keywords)
     ]
     standard = Reply(214, ["2.0.0 Commands: " + " ".join(names), "RFC 5321 has the rest"])
-    if not dialogue.hooks.help:
+    if not conversation.hooks.help:
         return standard
-    return dialogue.ask("help", standard, dialogue.handler.help, argument.strip())
+    return conversation.ask("help", standard, conversation.handler.help, argument.strip())
 
 
 VERBS: dict[str, Verb] = {

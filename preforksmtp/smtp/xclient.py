@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.address import is_domain
+from preforksmtp.smtp.conversation import Conversation
 from preforksmtp.smtp.reply import Reject, Reply
 from preforksmtp.smtp.session import Endpoint
 from preforksmtp.smtp.xtext import decode_octets
 
 if TYPE_CHECKING:
-    from preforksmtp.smtp.dialogue import Dialogue
     from preforksmtp.smtp.syntax import Syntax
 
 _UNAVAILABLE = ""
@@ -91,12 +91,12 @@ def _decode(encoded: str) -> str:
     return encoded if octets is None else octets.decode(errors="replace")
 
 
-def xclient(dialogue: Dialogue, argument: str) -> Reply:
+def xclient(conversation: Conversation, argument: str) -> Reply:
     """Take over what the peer says of its client, and greet that client."""
-    if not dialogue.xclient:
+    if not conversation.xclient:
         raise Reject(reply.NOT_TRUSTED)
-    given = _parse(argument, XCLIENT_ATTRIBUTES, dialogue.rules.syntax)
-    session = dialogue.session
+    given = _parse(argument, XCLIENT_ATTRIBUTES, conversation.rules.syntax)
+    session = conversation.session
     if "ADDR" in given or "PORT" in given:
         host = given.get("ADDR") or session.peer.host
         session.peer = Endpoint(host, int(given.get("PORT") or 0))
@@ -109,15 +109,15 @@ def xclient(dialogue: Dialogue, argument: str) -> Reply:
     session.helo = given.get("HELO", "")
     session.esmtp = given.get("PROTO") == "ESMTP"
     session.user = given.get("LOGIN") or None
-    if "ADDR" in given and dialogue.limits is not None:
-        dialogue.limits.moved()
-    return dialogue.restart()
+    if "ADDR" in given and conversation.limits is not None:
+        conversation.limits.moved()
+    return conversation.restart()
 
 
-def xforward(dialogue: Dialogue, argument: str) -> Reply:
+def xforward(conversation: Conversation, argument: str) -> Reply:
     """Note what the peer says of the next message's client."""
-    if not dialogue.xforward:
+    if not conversation.xforward:
         raise Reject(reply.NOT_TRUSTED)
-    given = _parse(argument, XFORWARD_ATTRIBUTES, dialogue.rules.syntax)
-    dialogue.session.xforward = dialogue.session.xforward | given
+    given = _parse(argument, XFORWARD_ATTRIBUTES, conversation.rules.syntax)
+    conversation.session.xforward = conversation.session.xforward | given
     return reply.OK

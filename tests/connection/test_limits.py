@@ -16,10 +16,11 @@ from preforksmtp.prefork.clients import FAILURES, WINDOW, Clients
 from preforksmtp.prefork.poison import REFUSED, Poison
 from preforksmtp.prefork.scoreboard import CALL, Scoreboard
 from preforksmtp.smtp import reply
-from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.reply import Reject, Reply
-from preforksmtp.smtp.rules import Rules
 from preforksmtp.smtp.session import Endpoint, Session
+from tests.fakes import make_rules
 
 LOG = logging.getLogger("preforksmtp")
 
@@ -73,7 +74,7 @@ class Server:
             setattr(self.config, name, Networks(settings.pop(name, ())))
         vars(self.config).update(settings)
         self.clients = Clients(2, 4, clock=lambda: self.now)
-        self.rules = Rules(Hooks.of_function(print), max_messages=3)
+        self.rules = make_rules(Hooks.of_function(print), max_messages=3)
         self.poison = Poison(lambda: self.now)
         self.row = Scoreboard(1, 1).slots[0].rows[0]
         self.limiters = [Limiter(self.config, self.rules, self.clients, slot, LOG, self.poison) for slot in (0, 1)]
@@ -184,7 +185,7 @@ class Login(Handler):
 
 def test_failed_auth_is_limited_by_default_and_costs_nobody_else_anything() -> None:
     server = Server()
-    rules = Rules(Hooks.of_class(Login))
+    rules = make_rules(Hooks.of_class(Login))
     limiter = make_limiter(server.config, rules, server.clients, 0, LOG)
     assert limiter is not None
     session = Session("s", Endpoint("192.0.2.1", 99), lambda: Endpoint("", 0), "", "mx.test")

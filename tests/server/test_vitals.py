@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from preforksmtp.prefork.scoreboard import Scoreboard
+from preforksmtp.server import vitals
 from preforksmtp.server.vitals import ANSWER, Vitals, spool_folders
 
 
 class Watched:
     """Vitals with a clock of their own; `lines` is what they have logged."""
 
-    def __init__(self, healthy=None, spools=()):
+    def __init__(self, healthy=None, spools=(), folders=(), least=0):
         self.now = 100.0
         self.records: list[logging.LogRecord] = []
         log = logging.Logger("vitals")
@@ -23,7 +24,7 @@ class Watched:
         handler.emit = self.records.append  # type: ignore[method-assign]
         log.addHandler(handler)
         self.slot = Scoreboard(1, 1).slots[0]
-        self.vitals = Vitals(self.slot, log, spools, healthy, lambda: self.now)
+        self.vitals = Vitals(self.slot, log, spools, healthy, folders, least, lambda: self.now)
 
     @property
     def lines(self):
@@ -95,3 +96,19 @@ def test_an_application_that_does_not_answer():
 
 def test_where_bodies_are_spooled():
     assert spool_folders([None, "/srv/spool", "/srv/spool"]) == sorted(["/srv/spool", tempfile.gettempdir()])
+
+
+def test_too_little_free_space_is_said_once(monkeypatch):
+    free = {"/a": 100, "/b": 50, "/gone": -1}
+    monkeypatch.setattr(vitals, "free_bytes", free.__getitem__)
+    watched = Watched(folders=list(free), least=60)
+    watched.vitals.look()
+    watched.vitals.look()
+    assert watched.vitals.short
+    free["/b"] = 60
+    watched.vitals.look()
+    assert not watched.vitals.short
+    assert watched.lines == [
+        "min_free_space: less than 60 bytes are free in /b; MAIL is answered 452",
+        "min_free_space: there is room for messages again",
+    ]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from preforksmtp import Handler
-from preforksmtp.smtp.extensions import DECLARED, Standing, offered, read_declared
-from preforksmtp.smtp.handler import Hooks
-from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.declared import DECLARED, read_declared
+from preforksmtp.smtp.extensions import Standing, offered
+from preforksmtp.smtp.hooks import Hooks
+from tests.fakes import make_rules
 
 ALWAYS = {
     "PIPELINING": "",
@@ -51,7 +52,7 @@ class Declaring(Plain):
 
 def difference(handler: type[Handler], standing: Standing = Standing(), **rules: Any) -> dict[str, str | None]:
     """What differs from ALWAYS; None: it is missing."""
-    found = offered(Rules(Hooks.of_class(handler), **rules), standing)
+    found = offered(make_rules(Hooks.of_class(handler), **rules), standing)
     return {name: found.get(name) for name in {**ALWAYS, **found} if found.get(name) != ALWAYS.get(name)}
 
 

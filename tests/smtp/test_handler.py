@@ -7,7 +7,7 @@ import functools
 import pytest
 
 from preforksmtp import Handler
-from preforksmtp.smtp.handler import _HOOKS, Hooks
+from preforksmtp.smtp.hooks import _HOOKS, Hooks
 from tests.fakes import recording
 
 

@@ -13,10 +13,9 @@ import pytest
 
 from preforksmtp import Handler, Reject
 from preforksmtp.smtp.dialogue import Dialogue
-from preforksmtp.smtp.rules import Rules
 from preforksmtp.smtp.verbs import VERBS
 from tests.clocked import Limits
-from tests.fakes import Talk, recording, talk
+from tests.fakes import Talk, make_rules, recording, talk
 
 EHLO, MAIL, RCPT = "EHLO c.test", "MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>"
 BEGUN = [EHLO, MAIL, RCPT]
@@ -178,4 +177,4 @@ def test_the_default_is_generous(good: int) -> None:
     assert spoken.journal.named("message")[0][3] == 250
     beyond = talk([EHLO, MAIL, *[RCPT] * (good + 900), "DATA", b".\r\n", "QUIT"], max_recipients=good)
     assert beyond.codes[-2:] == [250, 221]
-    assert Rules(beyond.dialogue.hooks).max_idle_commands == 1000
+    assert make_rules(beyond.dialogue.hooks).max_idle_commands == 1000

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from preforksmtp.smtp import reply
-from preforksmtp.smtp.handler import Hooks
-from preforksmtp.smtp.rules import Rules
+from preforksmtp.smtp.hooks import Hooks
 from tests.clocked import BODY, EHLO, MAIL, MESSAGE, MESSAGE_CODES, RCPT, Limits, Mail, talk
+from tests.fakes import make_rules
 
 # --- in one session
 
@@ -125,7 +125,7 @@ def test_the_session_is_left_before_the_client_can_know_that_it_is_over() -> Non
 def test_trusted_clients_have_rules_without_them() -> None:
     names = ("max_messages", "max_idle_commands", "max_refused_recipients", "error_delay", "greeting_delay", "min_data_rate")
     numbers: dict[str, Any] = dict.fromkeys(names, 5)
-    strict = Rules(Hooks.of_class(Mail), max_recipients=7, stressed=lambda: True, **numbers)
+    strict = make_rules(Hooks.of_class(Mail), max_recipients=7, stressed=lambda: True, **numbers)
     trusted = strict.for_trusted()
     assert [getattr(trusted, name) for name in names] == [0] * len(names)
     assert trusted.pace.command.until(0.0, 299.0) == 300.0, "nor are they hurried"

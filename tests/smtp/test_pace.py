@@ -9,10 +9,11 @@ import pytest
 
 from preforksmtp.smtp import pace as pace_module
 from preforksmtp.smtp import reply
-from preforksmtp.smtp.handler import Handler, Hooks
+from preforksmtp.smtp.handler import Handler
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.pace import Allowance, Meter, Overdue, Pace
-from preforksmtp.smtp.rules import Rules
 from tests.clocked import EHLO, MAIL, RCPT, Mail, Wire, talk
+from tests.fakes import make_rules
 
 STRESS: dict[str, Any] = {
     "stressed": lambda: True,
@@ -210,7 +211,7 @@ def test_without_a_minimum_the_timeout_of_a_block_holds() -> None:
 
 
 def test_only_waiting_for_the_client_counts() -> None:
-    rules = Rules(Hooks.of_class(Mail), min_data_rate=1000)
+    rules = make_rules(Hooks.of_class(Mail), min_data_rate=1000)
     wire = Wire([(0.0, b"a"), (0.0, b"b"), (0.0, b"c")], rules.pace)
     paced = rules.body_wire(wire)
     assert isinstance(paced, Meter)
@@ -222,4 +223,4 @@ def test_only_waiting_for_the_client_counts() -> None:
         with pytest.raises(Overdue):
             paced.read_block(1)
     assert wire.pace is rules.pace, "what comes next is no body"
-    assert Rules(Hooks.of_class(Mail)).body_wire(wire) is wire
+    assert make_rules(Hooks.of_class(Mail)).body_wire(wire) is wire

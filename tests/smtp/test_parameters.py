@@ -8,7 +8,8 @@ import pytest
 
 from preforksmtp import Reject
 from preforksmtp.smtp import reply
-from preforksmtp.smtp.extensions import DECLARED, KEYWORDS
+from preforksmtp.smtp.declared import DECLARED
+from preforksmtp.smtp.extensions import KEYWORDS
 from preforksmtp.smtp.parameters import (
     DROPPED,
     FORGIVEN,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from preforksmtp.smtp.extensions import Standing
-from preforksmtp.smtp.handler import Hooks
-from preforksmtp.smtp.rules import Rules
-from tests.fakes import recording
+from preforksmtp.smtp.extensions import Standing, offer, offered_mechanisms
+from preforksmtp.smtp.hooks import Hooks
+from tests.fakes import make_rules, recording
 
 
 def rules(**settings):
-    return Rules(Hooks.of_class(recording(message=None, authenticate=True)), **settings)
+    return make_rules(Hooks.of_class(recording(message=None, authenticate=True)), **settings)
 
 
 def test_the_greeting_has_no_enhanced_status_code():
@@ -22,29 +21,29 @@ def test_the_greeting_has_no_enhanced_status_code():
 
 
 def test_the_reply_to_ehlo():
-    wire = rules(hostname="mx.test").offer(Standing()).ehlo.wire
+    wire = offer(rules(hostname="mx.test"), Standing()).ehlo.wire
     assert wire.startswith(b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 33554432\r\n")
     assert wire.endswith(b"\r\n250 HELP\r\n")
 
 
 def test_an_offer_is_made_once_for_all_clients_of_one_standing():
     found = rules()
-    assert found.offer(Standing(tls=True)) is found.offer(Standing(tls=True))
-    assert found.offer(Standing(tls=True)) is not found.offer(Standing())
+    assert offer(found, Standing(tls=True)) is offer(found, Standing(tls=True))
+    assert offer(found, Standing(tls=True)) is not offer(found, Standing())
 
 
 def test_parameters_come_with_their_extension():
-    clear, tls = rules().offer(Standing()), rules().offer(Standing(tls=True))
+    clear, tls = offer(rules(), Standing()), offer(rules(), Standing(tls=True))
     assert set(clear.mail_parameters) == {"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"}
     assert set(tls.mail_parameters) == {*clear.mail_parameters, "REQUIRETLS"}
     assert set(clear.rcpt_parameters) == {"NOTIFY", "ORCPT"}
 
 
 def test_mechanisms():
-    assert rules().offered_mechanisms(Standing()) == ()
-    assert rules().offered_mechanisms(Standing(tls=True)) == ("PLAIN", "LOGIN")
-    assert rules(allow_insecure_auth=True).offered_mechanisms(Standing()) == ("PLAIN", "LOGIN")
-    assert rules(auth_mechanisms=("plain", "X")).offered_mechanisms(Standing(tls=True)) == ("PLAIN",)
+    assert offered_mechanisms(rules(), Standing()) == ()
+    assert offered_mechanisms(rules(), Standing(tls=True)) == ("PLAIN", "LOGIN")
+    assert offered_mechanisms(rules(allow_insecure_auth=True), Standing()) == ("PLAIN", "LOGIN")
+    assert offered_mechanisms(rules(auth_mechanisms=("plain", "X")), Standing(tls=True)) == ("PLAIN",)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +58,4 @@ def test_mechanisms():
 def test_plus_is_offered_where_usual_clients_can_bind(bindings: tuple[str, ...], auto: bool, always: bool) -> None:
     found = dict.fromkeys(bindings, b"x")
     for setting, wanted in (("auto", auto), ("always", always), ("never", False)):
-        assert Rules(Hooks.of_function(print), channel_binding=setting).binds(found) is wanted
+        assert make_rules(Hooks.of_function(print), channel_binding=setting).binds(found) is wanted

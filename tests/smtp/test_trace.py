@@ -11,7 +11,7 @@ import pytest
 
 from preforksmtp.smtp.message import Message
 from preforksmtp.smtp.session import Endpoint, Session
-from preforksmtp.smtp.trace import protocol, received
+from preforksmtp.smtp.trace import protocol
 from preforksmtp.smtp.transaction import Recipient, Transaction
 
 
@@ -22,6 +22,10 @@ def message(recipients=("b@c",), peer=Endpoint("192.0.2.1", 4000), params=None, 
     transaction = Transaction("s1-1", "a@b", params or {}, 0.0)
     transaction.recipients = [Recipient(recipient, {}) for recipient in recipients]
     return Message(session, transaction, 1795852800.0, b"", None, 0)
+
+
+def trace_field(message):
+    return message.received
 
 
 TLS = SimpleNamespace(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384")
@@ -51,7 +55,7 @@ def test_protocol(facts, name):
 
 
 def test_the_whole_field():
-    lines = received(message()).split("\r\n")
+    lines = trace_field(message()).split("\r\n")
     assert lines[:3] == [
         "Received: from client.example ([192.0.2.1])",
         "\tby mx.test (preforksmtp) with ESMTP",
@@ -73,27 +77,27 @@ def test_the_whole_field():
     ],
 )
 def test_from(facts, start):
-    assert received(message(**facts)).startswith(f"Received: {start}")
+    assert trace_field(message(**facts)).startswith(f"Received: {start}")
 
 
 def test_tls_and_auth():
-    assert "with ESMTPSA (TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n" in received(message(tls=TLS, user="alice"))
-    assert "alice" not in received(message(tls=TLS, user="alice"))
-    assert "with UTF8SMTP\r\n" in received(message(params={"SMTPUTF8": True}))
-    assert "with LMTP\r\n" in received(message(lmtp=True))
+    assert "with ESMTPSA (TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n" in trace_field(message(tls=TLS, user="alice"))
+    assert "alice" not in trace_field(message(tls=TLS, user="alice"))
+    assert "with UTF8SMTP\r\n" in trace_field(message(params={"SMTPUTF8": True}))
+    assert "with LMTP\r\n" in trace_field(message(lmtp=True))
 
 
 @pytest.mark.parametrize("recipients", [(), ("b@c", "secret@d")])
 def test_blind_copies_are_not_shown(recipients):
     """RFC 5321 section 7.6."""
-    assert "for <" not in received(message(recipients))
+    assert "for <" not in trace_field(message(recipients))
 
 
 def test_the_priority_asked_for_is_told():
     """RFC 6710."""
-    assert received(message(params={"MT-PRIORITY": -3})).split("\r\n")[2].endswith(" PRIORITY -3;")
+    assert trace_field(message(params={"MT-PRIORITY": -3})).split("\r\n")[2].endswith(" PRIORITY -3;")
 
 
 def test_it_is_one_field_for_a_parser():
-    parsed = HeaderParser().parsestr(received(message(tls=TLS)) + "\r\nSubject: x\r\n\r\n")
+    parsed = HeaderParser().parsestr(trace_field(message(tls=TLS)) + "\r\nSubject: x\r\n\r\n")
     assert parsed.keys() == ["Received", "Subject"]

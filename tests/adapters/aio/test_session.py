@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from preforksmtp import Reject
-from preforksmtp.smtp.handler import Hooks
+from preforksmtp.smtp.hooks import Hooks
 from preforksmtp.smtp.session import Endpoint
 from tests.adapters.foreign import BODY, DATA, EHLO, MAIL, RCPT, WHOLE, Data, Log
 from tests.fakes import FakeTLS, Talk, talk
