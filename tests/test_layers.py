@@ -75,14 +75,11 @@ class Module:
         parts = self.name.split(".")[1:]
         return "/".join(parts if self.package else parts[:-1])
 
-    def imports(self, at_the_top: bool = False) -> dict[str, int]:
-        """The full name of everything it imports, `a.b.c` also for `from a.b import c`, and the line.
-
-        `at_the_top`: only what is imported when the module is, not in functions and not under TYPE_CHECKING.
-        """
+    def imports(self) -> dict[str, int]:
+        """The full name of everything it imports, `a.b.c` also for `from a.b import c`, and the line."""
         found: dict[str, int] = {}
         above = self.name.split(".") if self.package else self.name.split(".")[:-1]
-        for node in self.tree.body if at_the_top else ast.walk(self.tree):
+        for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 found |= {alias.name: node.lineno for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -110,9 +107,9 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def ours(modules: Modules, module: Module, at_the_top: bool = False) -> Iterator[tuple[str, str, int]]:
+def ours(modules: Modules, module: Module) -> Iterator[tuple[str, str, int]]:
     """Each import of ours: the module it reaches, its full name, and the line."""
-    for name, line in module.imports(at_the_top).items():
+    for name, line in module.imports().items():
         if top(name) == "preforksmtp":
             target = name if name in modules else name.rpartition(".")[0]
             if target in modules and target != module.name:
@@ -176,9 +173,8 @@ def only_the_connection_joins_wire_and_dialogue(modules: Modules) -> list[str]:
 
 
 def no_import_runs_in_a_circle(modules: Modules) -> list[str]:
-    """When modules are imported. Those in functions and under TYPE_CHECKING are not counted: circles of them are left in
-    smtp/ and prefork/master/."""
-    graph = {name: sorted({target for target, _, _ in ours(modules, module, True)}) for name, module in modules.items()}
+    """Imports in functions and under TYPE_CHECKING counted."""
+    graph = {name: sorted({target for target, _, _ in ours(modules, module)}) for name, module in modules.items()}
     graph["preforksmtp"] = []  # each module imports its package first in any case
     found: list[str] = []
     done: set[str] = set()
@@ -284,6 +280,16 @@ PLANTED: list[tuple[Rule, str, str]] = [
         "from preforksmtp.net.wire import Wire\nfrom preforksmtp.smtp.dialogue import Dialogue",
     ),
     (no_import_runs_in_a_circle, "preforksmtp.smtp.reply", "from preforksmtp.smtp.dialogue import Dialogue"),
+    (
+        no_import_runs_in_a_circle,
+        "preforksmtp.smtp.reply",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from preforksmtp.smtp.dialogue import Dialogue",
+    ),
+    (
+        no_import_runs_in_a_circle,
+        "preforksmtp.prefork.master.workforce",
+        "def f():\n    from preforksmtp.prefork.master.master import Master",
+    ),
     (the_protocol_knows_no_socket_and_no_process, "preforksmtp.smtp.planted", "import socket"),
     (the_protocol_knows_no_socket_and_no_process, "preforksmtp.smtp.planted", "import os\nos.fork()"),
     (the_network_knows_no_process, "preforksmtp.net.planted", "import signal"),

@@ -205,7 +205,7 @@ class Orders:
         if not (digits.isascii() and digits.isdecimal()) or len(digits) > 6 or len(text) - len(digits) > 1:
             raise Refused(f"{text!r} is no number of workers; write 4, +1 or -1")
         wanted = int(text) + (self.master.wanted if text != digits else 0)
-        refusal = self.master.strength.scale(wanted)
+        refusal = self.master.scaling.scale(wanted)
         if refusal:
             raise Refused(refusal)
         failures = self.master.throttle.failures
@@ -228,7 +228,7 @@ class Orders:
         """Its replacement serves first."""
         self._refuse_while_stopping()
         worker = self._worker(pid)
-        if worker.generation is self.master.reload.candidate:
+        if worker.generation is self.master.candidate:
             raise Refused(f"worker {pid} is the first one of a reload that is under way")
         if worker.reason or worker.replacing:
             raise Refused(f"worker {pid} is leaving already ({worker.reason or worker.replacing})")

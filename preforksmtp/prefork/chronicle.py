@@ -14,7 +14,7 @@ from preforksmtp.prefork.memory import Memory
 
 KINDS = (
     "started", "ready", "reloaded", "reload failed", "upgraded", "upgrade failed", "scaled", "worker died",
-    "worker hung", "worker recycled", "stopping", "certificate",
+    "worker hung", "worker recycled", "stopping", "rolled",
 )  # fmt: skip
 EVENTS = 64
 

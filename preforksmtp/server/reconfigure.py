@@ -78,8 +78,8 @@ class Reloader:
         self._started_with = current.settings
         self._invocation = invocation
         self._master = master
-        master.rehearse = self.rehearse
-        master.prepare = self.prepare
+        master.reload.rehearse = self.rehearse
+        master.reload.prepare = self.prepare
         master.on_ready.append(self.announce)
         master.on_reopen.append(self.reopen)
         master.on_round.append(self._watch_certificates)

@@ -28,7 +28,8 @@ from preforksmtp.prefork import signals
 from preforksmtp.prefork.atfork import protect
 from preforksmtp.prefork.leaving import Leaving
 from preforksmtp.prefork.master import upgrade
-from preforksmtp.prefork.master.master import PATIENCE, STOP_SIGNALS, Master
+from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.workforce import PATIENCE, STOP_SIGNALS
 from preforksmtp.prefork.reclaim import reclaim
 from preforksmtp.process import trust
 from preforksmtp.process.daemon import Report, daemonize

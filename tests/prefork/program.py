@@ -41,6 +41,7 @@ class Options:
     workers: int = 1
     threads: int = 8
     graceful_timeout: float = 10.0
+    drain_delay: float = 0.0
     boot_timeout: float = 10.0
     timeout: float = 0.0
     handler_timeout: float = 0.0

@@ -134,7 +134,7 @@ def test_a_slow_one_is_named_and_its_time_told(serve: Serve, app: Path) -> None:
 def test_one_that_never_returns_does_not_keep_the_server_from_stopping(serve: Serve, app: Path, hook: str) -> None:
     write_config(app, f"import time\ndef {hook}:\n    time.sleep(3600)")
     # What its time would be during a stop is not what ends it here.
-    server = serve("app:handler", patch="import preforksmtp.prefork.master.master as m; m.PATIENCE = 60").ready()
+    server = serve("app:handler", patch="import preforksmtp.prefork.master.workforce as m; m.PATIENCE = 60").ready()
     server.send(signal.SIGTERM)
     if hook.startswith("child_exit"):
         server.wait_for("is running for more than 1 s")

@@ -152,7 +152,8 @@ def test_readiness(serve: Serve, app: Path) -> None:
     with Talk(server.port()) as talk:
         talk.begin_data()
         talk.send(b"\r\n.\r\n")
-        assert status.text("/readyz") == "503 all session threads are busy"
+        assert status.text("/readyz") == "200 ok"  # who comes now waits, and is served
+        assert status.text("/readyz?busy=503") == "503 all session threads are busy"
         assert status.stats()["state"] == "busy"
         wait_until(lambda: status.stats()["workers"][0]["longest_handler_seconds"] > 0, "the handler is seen")
         server.send(signal.SIGTERM)
@@ -590,3 +591,92 @@ def test_an_address_in_use(serve: Serve, app: Path) -> None:
     server = serve("-b", LOOPBACK, "--status-bind", "unix:missing/status", "app:handler")
     assert server.wait() == 1
     assert server.lines[-1] == "preforksmtp: error: status_bind: cannot listen on unix:missing/status: the folder missing does not exist"
+
+
+# --- ready, busy, leaving, unwell
+
+
+def test_a_stop_that_is_announced(serve: Serve, app: Path) -> None:
+    server, status = begin(serve, app, "--drain-delay", "3600")
+    server.send(signal.SIGTERM)
+    wait_until(lambda: status.text("/readyz") == "503 stopping", "not ready any more")
+    assert status.text("/livez") == "200 ok"
+    assert deliver(server).startswith("250")  # all else goes on
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_it_ends_by_itself(serve: Serve, app: Path) -> None:
+    server, _ = begin(serve, app, "--drain-delay", "0.2")
+    assert server.stop() == 0
+    assert "stopping in 0.2 s (drain_delay)" in server.output
+
+
+UNWELL = """
+import os
+from preforksmtp import Handler
+
+class App(Handler):
+    @classmethod
+    def healthy(cls, worker):
+        if os.path.exists("broken"):
+            raise ConnectionError("no database")
+        return True
+
+    def message(self, message):
+        pass
+"""
+
+
+def test_an_application_that_is_not_healthy(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "sick.py").write_text(UNWELL)
+    (tmp_path / "broken").touch()
+    server = serve("-b", LOOPBACK, "--status-bind", "unix:status", "sick:App").ready()
+    status = Status(str(tmp_path / "status"))
+    wait_until(lambda: status.text("/readyz") == "503 the application is not healthy", "it is said")
+    with Talk(server.port()) as talk:
+        assert talk.greeting.startswith("421 4.3.0")
+    assert "the application is not healthy: Handler.healthy raised ConnectionError: no database" in server.output
+    assert status.metrics()["preforksmtp_application_healthy"] == 0
+    (tmp_path / "broken").unlink()
+    wait_until(lambda: status.text("/readyz") == "200 ok", "it is healthy again")
+    assert deliver(server).startswith("250")
+
+
+def test_refusals_are_exact_through_a_kill(serve: Serve, app: Path) -> None:
+    server, status = begin(serve, app)
+    for _ in range(2):
+        with Talk(server.port()) as talk:
+            talk.ask("EHLO x")
+            for _ in range(3):
+                assert talk.ask("MAIL FROM:<>x").startswith("5")
+    wait_until(lambda: status.metrics().get("preforksmtp_sessions_active") == 0, "the sessions are over")
+    metrics = status.metrics()
+    refused = {name: n for name, n in metrics.items() if name.startswith("preforksmtp_refused_total")}
+    assert sum(refused.values()) == 6
+    assert all('stage="mail"' in name for name in refused)
+    assert metrics['preforksmtp_accepted_total{stage="helo"}'] == 2
+    assert metrics['preforksmtp_sessions_ended_total{reason="left"}'] == 2
+    for pid in server.children() - {status_pid(server)}:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: status.metrics().get('preforksmtp_worker_restarts_total{reason="died"}') == 1, "it is replaced")
+    assert {name: n for name, n in status.metrics().items() if name.startswith("preforksmtp_refused_total")} == refused
+
+
+def test_the_last_reload_is_remembered(serve: Serve, app: Path) -> None:
+    server, status = begin(serve, app)
+    assert status.metrics()["preforksmtp_last_reload_successful"] == 1
+    good = (app / "app.py").read_text()
+    (app / "app.py").write_text("def handler(message:")
+    server.send(signal.SIGHUP)
+    wait_until(lambda: status.metrics()["preforksmtp_last_reload_successful"] == 0, "it failed")
+    assert status.stats()["last_reload"]["kind"] == "reload failed"
+    (app / "app.py").write_text(good)
+    server.send(signal.SIGHUP)
+    wait_until(lambda: status.metrics()["preforksmtp_last_reload_successful"] == 1, "it succeeded")
+
+
+def test_absolute_addresses_are_understood(serve: Serve, app: Path) -> None:
+    _, status = begin(serve, app)
+    assert status.text("http://status.example/livez") == "200 ok"
+    assert status.text("http://status.example/nothing").startswith("404")

@@ -8,13 +8,10 @@ Until then such a value harms nobody, see scoreboard.py. Runs in the master, eac
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 from preforksmtp.prefork.master import child
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
-    from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.child import Child
+from preforksmtp.prefork.master.workforce import Workforce
 
 REASON = "what it wrote into the shared memory"
 EVERY = 0.2  # seconds between two workers whose counters and clients are looked at; the gauges are, each round
@@ -23,7 +20,7 @@ EVERY = 0.2  # seconds between two workers whose counters and clients are looked
 class Audit:
     """One a master."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Workforce) -> None:
         self._master = master
         self._turn = itertools.count()
         self._next = 0.0

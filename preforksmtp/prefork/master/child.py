@@ -13,13 +13,10 @@ import math
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from preforksmtp.prefork import signals
+from preforksmtp.prefork.master.generation import Generation
 from preforksmtp.prefork.scoreboard import DRAINING, READY, Slot
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.generation import Generation
 
 Steps = tuple[tuple[float, int], ...]
 
@@ -53,7 +50,7 @@ class Child:
         self.pid = 0
         self.slot = slot
         self.generation = generation
-        self.lane = lane  # which of several queues it serves; see strength.py
+        self.lane = lane  # which of several queues it serves; see scaling.py
         self.status: int | None = None  # as from waitpid
         self.forked = time.monotonic()
         self.ready_at: float | None = None  # when the master noticed

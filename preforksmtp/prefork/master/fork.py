@@ -14,22 +14,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from socket import socket
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from preforksmtp.prefork import signals
 from preforksmtp.prefork.atfork import own_fork, protect
+from preforksmtp.prefork.master.child import Child
+from preforksmtp.prefork.master.workforce import OnDeath, Workforce
 from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.worker.worker import Worker
 
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
-    from preforksmtp.prefork.master.master import Master
 
-OnDeath = Callable[[int | None], None]  # the wait status; None: somebody else reaped it
-Aides = dict[int, OnDeath]  # by process id
-
-
-def fork_worker(master: Master, record: Child) -> None:
+def fork_worker(master: Workforce, record: Child) -> None:
     """Master: the worker of this record, which gets its process id."""
     sockets = record.generation.listeners.lane(record.lane)
     _flush()
@@ -42,7 +37,7 @@ def fork_worker(master: Master, record: Child) -> None:
 
 
 def fork_aide(
-    master: Master,
+    master: Workforce,
     run: Callable[[], object],
     on_death: OnDeath,
     keep: Sequence[socket] = (),
@@ -66,7 +61,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _become_worker(master: Master, record: Child, mask: set[int], sockets: Sequence[socket]) -> NoReturn:
+def _become_worker(master: Workforce, record: Child, mask: set[int], sockets: Sequence[socket]) -> NoReturn:
     """Worker, all signals blocked. Our own handlers and descriptors first, then let signals in."""
     try:
         generation, wakeup = record.generation, master.wakeup
@@ -94,7 +89,7 @@ def _become_worker(master: Master, record: Child, mask: set[int], sockets: Seque
 
 
 def _become_aide(
-    master: Master, run: Callable[[], object], mask: set[int], keep: Sequence[socket], writes: Sequence[Memory]
+    master: Workforce, run: Callable[[], object], mask: set[int], keep: Sequence[socket], writes: Sequence[Memory]
 ) -> NoReturn:
     """Aide. It must never return into the master's frames."""
     code = 1
@@ -117,7 +112,7 @@ def _become_aide(
             os._exit(code)
 
 
-def let_go(master: Master) -> None:
+def let_go(master: Workforce) -> None:
     """In a child that the application has forked from the master: it keeps nothing."""
     master.wakeup.close_in_child()
     os.close(master.wakeup.lifeline)
@@ -125,9 +120,9 @@ def let_go(master: Master) -> None:
     _close_what_is_not_ours(master, ())
 
 
-def _close_what_is_not_ours(master: Master, keep: Sequence[socket]) -> None:
+def _close_what_is_not_ours(master: Workforce, keep: Sequence[socket]) -> None:
     """Any child. Or a port, or a lock, would still be held when its owner lets go of it."""
-    candidate = master.reload.candidate
+    candidate = master.candidate
     for listener in {*master.listeners(), *(candidate.listeners.every() if candidate else ())}:
         if listener not in keep:
             listener.close()

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from socket import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.scoreboard import Scoreboard
 from preforksmtp.prefork.worker.pool import Serve
 from preforksmtp.prefork.worker.worker import Worker, WorkerConfig
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
 
 Boot = Callable[[Worker], Serve]
 
@@ -36,6 +33,8 @@ class MasterConfig(WorkerConfig, Protocol):
     def timeout(self) -> float: ...
     @property
     def boot_timeout(self) -> float: ...
+    @property
+    def drain_delay(self) -> float: ...
 
 
 class Listeners(Protocol):
@@ -85,9 +84,6 @@ class Generation:
         if len(board.slots) < 2 * config.workers + FEW_SLOTS or len(board.slots[0].rows) < config.threads:
             board = new_board(config, previous=board)
         return Generation(plan, self.number + 1, board)
-
-    def owns(self, worker: Child) -> bool:
-        return worker.generation is self
 
 
 def new_board(config: MasterConfig, previous: Scoreboard | None = None) -> Scoreboard:

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.child import Child
 from preforksmtp.prefork.master.generation import FEW_SLOTS
+from preforksmtp.prefork.master.workforce import Workforce
 from preforksmtp.prefork.scoreboard import DRAINING, FREE, Scoreboard
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
-    from preforksmtp.prefork.master.master import Master
 
 URGED = 10.0  # seconds that a worker has after it was urged, if its slot is needed
 
@@ -28,7 +25,7 @@ URGED = 10.0  # seconds that a worker has after it was urged, if its slot is nee
 class Leavers:
     """One a master."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Workforce) -> None:
         self._master = master
         self.waiting = False  # a new worker, for a slot
 
@@ -37,7 +34,7 @@ class Leavers:
         master = self._master
         if master.stopping:
             return
-        candidate = master.reload.candidate
+        candidate = master.candidate
         board = candidate.board if candidate is not None else master.board
         old = self._oldest_first(board)
         for worker in old[: max(0, len(old) - self._room(board))]:

@@ -17,76 +17,42 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from socket import socket
 
 from preforksmtp.prefork import atfork, scoreboard, signals
-from preforksmtp.prefork.alarm import TICK
-from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.master import child
 from preforksmtp.prefork.master.audit import Audit
 from preforksmtp.prefork.master.child import Child
-from preforksmtp.prefork.master.fork import Aides, fork_worker, let_go
-from preforksmtp.prefork.master.generation import Boot, Generation, Listeners, MasterConfig, Plan, new_board
+from preforksmtp.prefork.master.fork import fork_worker, let_go
+from preforksmtp.prefork.master.generation import Boot, Generation, Listeners, MasterConfig
 from preforksmtp.prefork.master.leavers import Leavers
 from preforksmtp.prefork.master.reaper import OWN_ACCORD, Reaper
 from preforksmtp.prefork.master.recycling import Recycling
 from preforksmtp.prefork.master.reload import Reload
-from preforksmtp.prefork.master.scaling import Strength
+from preforksmtp.prefork.master.scaling import Scaling
 from preforksmtp.prefork.master.throttle import Throttle
-from preforksmtp.prefork.master.upgrade import Succession, Upgrade
+from preforksmtp.prefork.master.upgrade import Upgrade
 from preforksmtp.prefork.master.wakeup import ASLEEP, Wakeup
+from preforksmtp.prefork.master.workforce import Workforce
 from preforksmtp.prefork.reclaim import reclaim
-from preforksmtp.prefork.scoreboard import Scoreboard
 
 ROUND = 1.0  # seconds between two looks round, at most
-PATIENCE = 2.0  # seconds for the hooks during a stop, all calls together
 HOOK_FAILED = FAILED = 1
 STUMBLE = 0.2  # seconds until the next round after one that failed
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-class Master:
-    """What root may set before run(): `hooks`; `early`, the signals that came so far; `rehearse`, run in a throw-away
-    child, and `prepare`, run in the master, for HUP; and its callbacks:
-
-    on_ready      once, when all workers of the first generation serve
-    on_reopen     USR1
-    on_reloading  a reload or roll begins
-    on_reloaded   it is over, with the fault, "" for success
-    on_promoted   this master has taken over from another one (an upgrade)
-    on_round      each round, once a second at least; it must be quick
-    on_end        the last worker is gone, the hook on_exit has run
-    on_child      in every child, first thing: close what is the master's alone
-    """
+class Master(Workforce):
+    """The loop. Root may also set `early`, the signals that came before it runs."""
 
     def __init__(self, config: MasterConfig, listeners: Listeners, boot: Boot, log: logging.Logger) -> None:
-        self.log = log
-        self.current = Generation(Plan(config, listeners, boot), 1, new_board(config))
-        self.rehearse: Callable[[], None] | None = None
-        self.prepare: Callable[[], Plan] | None = None
-        self.on_ready: list[Callable[[], None]] = []
-        self.on_reopen: list[Callable[[], None]] = []
-        self.on_reloading: list[Callable[[], None]] = []
-        self.on_reloaded: list[Callable[[str], None]] = []
-        self.on_promoted: list[Callable[[], None]] = []
-        self.on_round: list[Callable[[], None]] = []
-        self.on_end: list[Callable[[], None]] = []
-        self.on_child: list[Callable[[], None]] = []
-        # Listening sockets that no worker serves: an aide does, and an upgrade hands them over. Root closes them.
-        self.side_listeners: list[socket] = []
-        self.children: dict[int, Child] = {}
-        self.strength = Strength(self)
-        self.aides: Aides = {}
-        self.reload = Reload(self)
-        self.reaper = Reaper(self)
-        self.recycling = Recycling(self)
+        super().__init__(config, listeners, boot, log)
         self.audit = Audit(self)
         self.leavers = Leavers(self)
-        self.upgrade = Upgrade(self)
-        self.succession: Succession | None = None
-        self.predecessor = 0  # the old master that started this one; 0 = none did
+        self.reload = Reload(self, self.spawn, self.promote, self.leavers)
+        self.scaling = Scaling(self, self.reload.dismiss)
+        self.reaper = Reaper(self, self.audit.bury, self.reload.died, self.halt)
+        self.recycling = Recycling(self, self.reload)
+        self.upgrade = Upgrade(self, self.scaling.set)
         self.early: Sequence[int] = ()
-        self.stopping = False
         self.round_every = ROUND
         self.actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self.stop,
@@ -95,42 +61,14 @@ class Master:
             signal.SIGHUP: self.reload.request,
             signal.SIGUSR1: self.reopen,
             signal.SIGUSR2: self.upgrade.begin,
-            signal.SIGWINCH: self.strength.dismiss,
-            signal.SIGTTIN: self.strength.add,
-            signal.SIGTTOU: self.strength.remove,
+            signal.SIGWINCH: self.scaling.dismiss,
+            signal.SIGTTIN: self.scaling.add,
+            signal.SIGTTOU: self.scaling.remove,
         }
-        self.throttle = Throttle()
         self._exit_code = 0
         self._quick = False
-        self.ever_ready = False
         self._announced = False
-        self.judge_after = 0.0  # no verdict on silent workers before
-        self._patience = PATIENCE
-
-    @property
-    def config(self) -> MasterConfig:
-        return self.current.config
-
-    @property
-    def board(self) -> Scoreboard:
-        return self.current.board
-
-    @property
-    def wanted(self) -> int:
-        """So many workers."""
-        return self.strength.wanted
-
-    def listeners(self) -> list[socket]:
-        """Those of the workers, and those that are not."""
-        return [*self.current.listeners.every(), *self.side_listeners]
-
-    @property
-    def hooks(self) -> Hooks:
-        return self.current.hooks
-
-    @hooks.setter
-    def hooks(self, hooks: Hooks) -> None:
-        self.current.hooks = hooks
+        self._stop_at = 0.0  # when a stop that was announced is to begin; 0 = none was
 
     def run(self) -> int:
         self.wakeup = Wakeup(but=signal.SIGABRT)
@@ -140,8 +78,9 @@ class Master:
             if not self.hook("on_starting"):
                 return HOOK_FAILED
             self.log.info("master %d: starting %d workers", os.getpid(), self.wanted)
+            self.board.chronicle.note("started", f"{self.wanted} workers")
             self.hook("nworkers_changed", self.wanted, None)
-            self.strength.fit_lanes()  # an old master may have had more
+            self.scaling.fit_lanes()  # an old master may have had more
             self._fill()
             while not self._over():
                 try:
@@ -185,22 +124,13 @@ class Master:
         if not self.stopping and len(self.members()) < self.wanted:
             times.append(self.throttle.open_at)
         times += [self.reload.next_deadline(), self.upgrade.next_deadline()]
+        if self._stop_at:
+            times.append(self._stop_at)
         return min(times)
 
-    def serving(self) -> list[Child]:
-        """Workers that serve or will: those nobody is ending."""
-        return [worker for worker in self.children.values() if not worker.reason]
 
-    def members(self) -> list[Child]:
-        """Those of them that count: not the canary of a reload, nor one that waits for its replacement."""
-        candidate = self.reload.candidate
-        return [worker for worker in self.serving() if worker.generation is not candidate and not worker.replacing]
 
     # -- forking
-
-    def may_fork(self) -> bool:
-        """Unless recent ones died early."""
-        return not self.stopping and time.monotonic() >= self.throttle.open_at
 
     def _fill(self) -> None:
         """Fork what is missing."""
@@ -216,7 +146,7 @@ class Master:
             self.leavers.no_slot()
             self.throttle.pause(time.monotonic() + ROUND)
             return None
-        worker = Child(slot, generation, self.strength.lane(generation))
+        worker = Child(slot, generation, self.scaling.lane(generation))
         self.hook("pre_fork", worker, hooks=generation.hooks)
         try:
             fork_worker(self, worker)
@@ -234,18 +164,11 @@ class Master:
 
     # -- watching
 
-    def notice_ready(self, worker: Child) -> None:
-        """READY may be news when its owner is dead already: the slot keeps it until released."""
-        if worker.ready_at is None and worker.slot.ready:
-            worker.ready_at = min(max(worker.slot.ready / 1e9, worker.forked), time.monotonic())  # a claim of its own
-            self.ever_ready = True
-            if worker.generation is self.current:
-                self.throttle.booted(worker.forked)
-            self.log.debug("worker %d: ready after %.2f s", worker.pid, worker.ready_at - worker.forked)
-
     def _supervise(self) -> None:
         """Every round, each worker: news from the scoreboard, then the deadlines."""
         now = time.monotonic()
+        if self._stop_at and now >= self._stop_at:
+            self.stop()
         self.audit.advance(now)
         for worker in self.children.values():
             self.notice_ready(worker)
@@ -284,39 +207,27 @@ class Master:
         if len(ready) >= self.wanted:
             self._announced = True
             self.log.info("master %d: ready, %d workers", os.getpid(), len(ready))
+            self.board.chronicle.note("ready", f"{len(ready)} workers")
             for callback in self.on_ready:
                 self.call(callback)
             self.hook("when_ready")
 
-    # -- code that is not ours
 
-    def call(self, callback: Callable[[], None]) -> None:
-        """Root's: its failure is logged and never ours."""
-        try:
-            callback()
-        except BaseException:
-            self.log.exception("master %d: %r failed", os.getpid(), callback)
 
-    def hook(self, name: str, *arguments: object, hooks: Hooks | None = None) -> bool:
-        """The user's. False: it failed, which is logged."""
-        hooks, began, limit = hooks or self.hooks, time.monotonic(), self.config.boot_timeout
-        hurried = self.stopping and name != "on_exit"  # its last chance, and only one
-        if hurried:
-            limit = min(limit or PATIENCE, max(TICK, self._patience))
-        done = hooks.in_master(name, self, *arguments, limit=limit, must_stop=self.must_stop)
-        if hurried:
-            self._patience -= time.monotonic() - began
-        return done
-
-    def must_stop(self) -> str:
-        """A reason not to wait any longer for such code, or ""."""
-        waiting = self.wakeup.signals.waiting(STOP_SIGNALS)
-        return f"{waiting} waits" if waiting else ""
 
     # -- what signals ask for
 
     def stop(self) -> None:
-        """Graceful: every worker drains; unnoticed, if another master serves on. The second time none does any more."""
+        """Graceful: every worker drains; unnoticed, if another master serves on. The second time none does any more.
+
+        With drain_delay it is only announced at first: /readyz says no, and all else goes on until then."""
+        delay = self.config.drain_delay
+        if delay and not (self.stopping or self._stop_at or self.shares_listeners()) and self.ever_ready:
+            self._stop_at = time.monotonic() + delay
+            self.board.leaving = 1
+            self.log.info("master %d: stopping in %.4g s (drain_delay)", os.getpid(), delay)
+            return
+        self._stop_at = 0.0
         if self.stopping:
             self.board.stop()
         else:
@@ -331,6 +242,7 @@ class Master:
     def stop_quickly(self) -> None:
         """Quick; the second time at once. Also hurries a graceful stop."""
         again, self._quick = self._quick, True
+        self._stop_at = 0.0
         self._begin_stop("stopping at once" if again else "stopping quickly")
         for worker in self.children.values():
             steps = child.QUICK if worker.ready_at is not None else child.QUICK_BOOTING
@@ -340,6 +252,7 @@ class Master:
 
     def _begin_stop(self, what: str) -> None:
         self.log.info("master %d: %s, %d workers", os.getpid(), what, len(self.children))
+        self.board.chronicle.note("stopping", what)
         self.stopping = True
         if not self.shares_listeners():
             self.board.stop()  # before the first TERM: workers now empty the listeners' queue
@@ -366,7 +279,7 @@ class Master:
         """New workers for all, one after the other, of the same configuration; the reason is for the log."""
         self.reload.request(reason)
 
-    def promote(self, generation: Generation, *, reset: bool) -> None:
+    def promote(self, generation: Generation, reset: bool) -> None:
         """This generation is the current one from now on. `reset`: its configuration says how many workers."""
         if generation.board is not self.board:
             self.board.superseded = 1
@@ -374,7 +287,7 @@ class Master:
         self.throttle = Throttle()
         if reset:
             self.board.level = 0
-            self.strength.set(generation.config.workers)
+            self.scaling.set(generation.config.workers)
 
 
 def _ignore() -> None:

@@ -11,17 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from preforksmtp.prefork import scoreboard
 from preforksmtp.prefork.calls import Call
 from preforksmtp.prefork.master import child
+from preforksmtp.prefork.master.child import Child
+from preforksmtp.prefork.master.workforce import Workforce
 from preforksmtp.prefork.worker.worker import BOOT_FAILED
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
-    from preforksmtp.prefork.master.master import Master
 
 OWN_ACCORD = "left of its own accord"
 HALTING_CODES = (BOOT_FAILED, 4)
@@ -32,8 +29,18 @@ ATTEMPTS = 3  # at a first worker that dies while booting in some other way: it 
 class Reaper:
     """One a master."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(
+        self,
+        master: Workforce,
+        audit: Callable[[Child], None],
+        died: Callable[[Child, str], None],
+        halt: Callable[[int], None],
+    ) -> None:
+        """`audit` looks at the memory of a dead worker, `died` tells the reload of it, `halt` ends the server."""
         self._master = master
+        self._audit = audit
+        self._died = died
+        self._halt = halt
 
     def reap(self) -> None:
         """Collect every dead child: ours, and those a hook or PID 1's duties brought us."""
@@ -63,7 +70,7 @@ class Reaper:
         worker.status = status
         left = worker.slot.state == scoreboard.DRAINING
         calls, active = worker.slot.calls(), worker.slot.active()
-        master.audit.bury(worker)
+        self._audit(worker)
         worker.generation.board.release(worker.slot)
         master.board.absorb()
         if not worker.reason and left:
@@ -73,8 +80,10 @@ class Reaper:
         if worker.asked:
             level = logging.INFO if status == 0 else logging.WARNING
             master.log.log(level, "worker %d %s (%s)", worker.pid, how, worker.reason)
-            if worker.generation is master.reload.candidate and not worker.ready_at:  # somebody's order
-                master.reload.died(worker, how)
+            if worker.reason == "reload" or worker.replacing:
+                master.board.tallies.retired.count("restart", "recycled" if worker.replacing else "reload")
+            if worker.generation is master.candidate and not worker.ready_at:  # somebody's order
+                self._died(worker, how)
         else:
             self._mourn(worker, status, how)
             self._testify(worker, calls, active)
@@ -87,7 +96,7 @@ class Reaper:
         if status is not None and os.WIFEXITED(status):
             code = os.WEXITSTATUS(status)
         master.board.count("workers_died")
-        candidate = worker.generation is master.reload.candidate
+        candidate = worker.generation is master.candidate
         delay = 0.0
         if not candidate and worker.ready_at:
             master.throttle.crashed(master.wanted)
@@ -101,11 +110,14 @@ class Reaper:
             code = BOOT_FAILED
         if not master.ever_ready and not candidate and code in HALTING_CODES:
             master.log.error("worker %d %s%s%s; no worker could boot, giving up", worker.pid, how, when, why)
-            master.halt(code)
+            self._halt(code)
             return
         master.log.error("worker %d %s%s%s%s", worker.pid, how, when, why, then)
+        kind = "worker hung" if worker.reason else "worker died"
+        master.board.chronicle.note(kind, f"worker {worker.pid} {how}{when}{why}")
+        master.board.tallies.retired.count("restart", kind.removeprefix("worker "))
         if candidate or not worker.ready_at:
-            master.reload.died(worker, how)
+            self._died(worker, how)
 
     def _testify(self, worker: Child, calls: Sequence[Call], active: int) -> None:
         """What its sessions were doing, for who looks for the message that killed it."""

@@ -8,21 +8,18 @@ not made to wait for its turn: it has stopped accepting already. Nothing here fa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from preforksmtp.prefork.master.child import Child
+from preforksmtp.prefork.master.reload import Reload
+from preforksmtp.prefork.master.workforce import Workforce
 from preforksmtp.prefork.reasons import REASONS, STUCK
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
-    from preforksmtp.prefork.master.master import Master
-
 
 
 class Recycling:
     """Master: who is being replaced. `Child.replacing` marks a worker from the grant until its TERM."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Workforce, reload: Reload) -> None:
         self._master = master
+        self._reload = reload
         self._leaving: Child | None = None  # granted, and not gone yet
 
     def advance(self) -> None:
@@ -36,7 +33,7 @@ class Recycling:
                 self.replace(worker, REASONS[STUCK])
         if self._leaving is not None and self._leaving.pid not in master.children:
             self._leaving = None
-        if self._leaving is None and not master.reload.busy:
+        if self._leaving is None and not self._reload.busy:
             due = [worker for worker in serving if worker.slot.retire and not worker.replacing]
             if due:
                 self._leaving = due[0]
@@ -47,6 +44,7 @@ class Recycling:
         """Grant it: the replacement first."""
         worker.replacing = reason
         self._master.board.count("workers_recycled")
+        self._master.board.chronicle.note("worker recycled", f"worker {worker.pid}: {reason}")
         reached = " reached" if reason in REASONS else ""
         self._master.log.info("worker %d: %s%s, starting its replacement", worker.pid, reason, reached)
 

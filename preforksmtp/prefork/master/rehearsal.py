@@ -15,14 +15,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from preforksmtp.prefork.hooks import explain
 from preforksmtp.prefork.master.child import describe
 from preforksmtp.prefork.master.fork import fork_aide
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.workforce import Workforce
 
 _FINE = "fine"
 _LONGEST = 60_000  # bytes of a verdict: it must fit into a pipe that nobody reads yet
@@ -31,7 +28,7 @@ _LONGEST = 60_000  # bytes of a verdict: it must fit into a pipe that nobody rea
 class Rehearsal:
     """One child. `over`, then `fault`: "" if the configuration will do."""
 
-    def __init__(self, master: Master, run: Callable[[], None], seconds: float) -> None:
+    def __init__(self, master: Workforce, run: Callable[[], None], seconds: float) -> None:
         self._master = master
         self._seconds = seconds
         self._text = b""

@@ -17,17 +17,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from preforksmtp.prefork.alarm import Overdue, alarm
 from preforksmtp.prefork.hooks import explain
 from preforksmtp.prefork.master import audit, child
-from preforksmtp.prefork.master.generation import Generation, nothing
+from preforksmtp.prefork.master.child import Child
+from preforksmtp.prefork.master.generation import Generation, Plan, nothing
+from preforksmtp.prefork.master.leavers import Leavers
 from preforksmtp.prefork.master.rehearsal import Rehearsal
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.child import Child
-    from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.workforce import Workforce
 
 KILLS = 2  # canaries that may be killed by somebody before the reload is given up
 REMEMBERED = 16  # outcomes
@@ -35,11 +34,23 @@ RETRY = 0.1  # seconds until another look at what nobody tells us of
 
 
 class Reload:
-    """The state machine; one a master. `candidate` is the generation that has yet to prove itself."""
+    """The state machine; one a master. The candidate is the generation that has yet to prove itself."""
 
-    def __init__(self, master: Master) -> None:
-        self.candidate: Generation | None = None
+    def __init__(
+        self,
+        master: Workforce,
+        spawn: Callable[[Generation], Child | None],
+        promote: Callable[[Generation, bool], None],
+        leavers: Leavers,
+    ) -> None:
+        """`spawn` forks a worker of a generation, `promote` makes one the current one, and says whether its
+        configuration decides how many workers are wanted."""
+        self.rehearse: Callable[[], None] | None = None  # root's, run in a throw-away child
+        self.prepare: Callable[[], Plan] | None = None  # root's, run in the master
         self._master = master
+        self._spawn = spawn
+        self._promote_to = promote
+        self._leavers = leavers
         self._rehearsal: Rehearsal | None = None
         self._canary: Child | None = None
         self._kills = 0
@@ -62,7 +73,7 @@ class Reload:
 
     @property
     def busy(self) -> bool:
-        return self._rehearsal is not None or self.candidate is not None or self._rolling
+        return self._rehearsal is not None or self._master.candidate is not None or self._rolling
 
     def request(self, reason: str = "") -> None:
         """Begin a reload; with a reason: a roll, the same configuration with new workers. Later, if one is under
@@ -87,11 +98,11 @@ class Reload:
             self._begin_canary(self._master.current.successor(plan))
             return
         self._master.log.info("master %d: reloading", os.getpid())
-        if self._master.rehearse is None:
+        if self.rehearse is None:
             self._prepare()
             return
         try:
-            self._rehearsal = Rehearsal(self._master, self._master.rehearse, self._master.config.boot_timeout)
+            self._rehearsal = Rehearsal(self._master, self.rehearse, self._master.config.boot_timeout)
         except OSError as error:
             self._fail(f"cannot fork: {error.strerror}")
 
@@ -113,7 +124,7 @@ class Reload:
                     self._fail(fault)
                 else:
                     self._prepare()
-        if self.candidate is not None:
+        if self._master.candidate is not None:
             self._watch_canary(now)
         if self._rolling:
             self._roll(now)
@@ -125,7 +136,7 @@ class Reload:
     def next_deadline(self) -> float:
         if self._rehearsal is not None:
             return self._rehearsal.deadline
-        if self._rolling or (self.candidate is not None and self._canary is None):
+        if self._rolling or (self._master.candidate is not None and self._canary is None):
             return time.monotonic() + RETRY
         return float("inf")
 
@@ -136,15 +147,15 @@ class Reload:
         if self._rehearsal is not None:
             self._rehearsal.kill()
             self._rehearsal = None
-        if self.candidate is not None:
-            self.candidate.board.stop()
-            self._master.call(self.candidate.plan.abandon)
-            self.candidate = None
+        if self._master.candidate is not None:
+            self._master.candidate.board.stop()
+            self._master.call(self._master.candidate.plan.abandon)
+            self._master.candidate = None
 
     def dismiss(self) -> None:
         """No worker is wanted any more: nor a first one of another generation."""
         self._pending = None
-        under_way = self._rehearsal is not None or self.candidate is not None
+        under_way = self._rehearsal is not None or self._master.candidate is not None
         if self._rehearsal is not None:
             self._rehearsal.kill()
             self._rehearsal = None
@@ -153,7 +164,7 @@ class Reload:
 
     def died(self, worker: Child, how: str) -> None:
         """An unasked death of a worker that was booting, or of a canary at any time."""
-        if worker.generation is not self.candidate:
+        if worker.generation is not self._master.candidate:
             self._trouble = self._rolling
             return
         self._canary = None
@@ -171,8 +182,8 @@ class Reload:
         master = self._master
         try:
             with alarm(master.config.boot_timeout, master.must_stop, nothing):
-                if master.prepare is not None:
-                    plan = master.prepare()
+                if self.prepare is not None:
+                    plan = self.prepare()
                 else:
                     plan = dataclasses.replace(master.current.plan, commit=nothing, abandon=nothing)
         except Overdue as overdue:
@@ -191,24 +202,24 @@ class Reload:
         master.hook("on_reload", hooks=generation.hooks)
 
     def _begin_canary(self, generation: Generation) -> None:
-        self.candidate = generation
+        self._master.candidate = generation
         self._canary = None
         self._give_up_at = time.monotonic() + (generation.config.boot_timeout or 60.0)
 
     def _watch_canary(self, now: float) -> None:
-        assert self.candidate is not None
+        assert self._master.candidate is not None
         if self._canary is None:
-            self._canary = self._master.spawn(self.candidate)
-            if self._canary is None and now >= self._give_up_at and not self._master.leavers.waiting:
+            self._canary = self._spawn(self._master.candidate)
+            if self._canary is None and now >= self._give_up_at and not self._leavers.waiting:
                 self._fail("no worker can be forked")
         elif self._canary.ready_at is not None:
-            self._promote(self.candidate)
+            self._promote(self._master.candidate)
 
     def _promote(self, generation: Generation) -> None:
-        self.candidate, self._canary = None, None
+        self._master.candidate, self._canary = None, None
         self._rolling, self._trouble = True, False
         self._master.call(generation.plan.commit)
-        self._master.promote(generation, reset=not self._reason)
+        self._promote_to(generation, not self._reason)
 
     def _roll(self, now: float) -> None:
         """One more new worker if the last one is READY and the one before it has begun to drain, so that there is one
@@ -230,7 +241,7 @@ class Reload:
         left = [worker for worker in master.children.values() if worker.generation is not master.current]
         leaving = any(worker.deaf(now) for worker in left)
         if len(ready) == len(new) < master.wanted and not leaving and master.may_fork():
-            master.spawn(master.current)
+            self._spawn(master.current)
         # Without old ones it is over, though new ones may crash faster than they are replaced.
         if (len(ready) >= master.wanted or not old) and not any(worker.accepting() for worker in left):
             self._rolling = False
@@ -244,7 +255,7 @@ class Reload:
 
     def _fail(self, fault: str) -> None:
         """The former generation goes on as if nothing had been."""
-        generation, self.candidate, self._canary = self.candidate, None, None
+        generation, self._master.candidate, self._canary = self._master.candidate, None, None
         if generation is not None:
             for worker in self._master.children.values():
                 if worker.generation is generation:
@@ -261,6 +272,8 @@ class Reload:
     def _end(self, fault: str) -> None:
         if not self._reason:
             self.count(fault)
+        elif not fault:
+            self._master.board.chronicle.note("rolled", self._reason)
         self._outcomes[self.number] = fault
         self._outcomes.pop(self.number - REMEMBERED, None)
         for callback in self._master.on_reloaded:
@@ -272,3 +285,4 @@ class Reload:
         board.count("reloads")
         if fault:
             board.count("reloads_failed")
+        board.chronicle.note("reload failed" if fault else "reloaded", fault)

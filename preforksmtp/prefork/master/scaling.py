@@ -1,4 +1,4 @@
-"""The strength: how many workers are wanted, and which lane each of them serves.
+"""Scaling: how many workers are wanted, and which lane each of them serves.
 
 Lanes are the queues of the listeners: one without reuse_port, one for each wanted worker with it. A lane must never be
 without a worker for long, for its clients wait: a new worker goes where nobody is, or where nobody of its generation is
@@ -10,21 +10,20 @@ All of it runs in the master; nothing here fails or blocks.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from preforksmtp.prefork.master.generation import Generation, MasterConfig
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.workforce import Workforce
 
 
-class Strength:
+class Scaling:
     """One a master. TTIN, TTOU and WINCH change it, and a reload whose configuration says otherwise."""
 
-    def __init__(self, master: Master) -> None:
-        self.wanted = master.config.workers
+    def __init__(self, master: Workforce, dismiss: Callable[[], None]) -> None:
+        """`dismiss`: gives up a reload that is under way."""
         self._master = master
-        self._lanes = _lanes(master.config, self.wanted)
+        self._dismiss_reload = dismiss
+        self._lanes = _lanes(master.config, master.wanted)
 
     def lane(self, generation: Generation) -> int:
         """For a worker about to be forked."""
@@ -38,11 +37,11 @@ class Strength:
 
     def add(self) -> None:
         """TTIN."""
-        self.scale(self.wanted + 1)
+        self.scale(self._master.wanted + 1)
 
     def remove(self) -> None:
         """TTOU."""
-        self.scale(self.wanted - 1)
+        self.scale(self._master.wanted - 1)
 
     def dismiss(self) -> None:
         """WINCH: all workers drain, this master stays, for HUP or TTIN to begin again. A terminal sends it whenever its
@@ -50,15 +49,16 @@ class Strength:
         master = self._master
         if os.isatty(0) or master.stopping:
             return
-        master.log.info("master %d: no workers wanted any more (SIGWINCH), was %d", os.getpid(), self.wanted)
+        master.log.info("master %d: no workers wanted any more (SIGWINCH), was %d", os.getpid(), self._master.wanted)
+        master.board.chronicle.note("scaled", "no workers wanted any more (SIGWINCH)")
         self.set(0)
-        master.reload.dismiss()
+        self._dismiss_reload()
         for worker in master.members():
             worker.retire("SIGWINCH")
 
     def set(self, wanted: int) -> None:
         """Without sending anybody away."""
-        before, self.wanted = self.wanted, wanted
+        before, self._master.wanted = self._master.wanted, wanted
         if wanted:  # none at all is for a while: the queues wait, those too that TTIN then finds too many
             self.fit_lanes()
         if before != wanted:
@@ -66,7 +66,7 @@ class Strength:
 
     def fit_lanes(self) -> None:
         """Close the lanes that are too many: for us at once, for the workers there when they leave."""
-        self._lanes = _lanes(self._master.config, self.wanted)
+        self._lanes = _lanes(self._master.config, self._master.wanted)
         for worker in self._master.children.values():
             if worker.lane >= self._lanes:
                 worker.slot.closing = 1
@@ -77,10 +77,11 @@ class Strength:
         master = self._master
         most = len(master.board.slots) - master.config.workers
         if master.stopping or not 1 <= wanted <= most:
-            refusal = f"staying at {self.wanted} workers (1 to {most})"
+            refusal = f"staying at {self._master.wanted} workers (1 to {most})"
             master.log.warning("master %d: %s", os.getpid(), refusal)
             return refusal
-        master.log.info("master %d: %d workers wanted, was %d", os.getpid(), wanted, self.wanted)
+        master.log.info("master %d: %d workers wanted, was %d", os.getpid(), wanted, self._master.wanted)
+        master.board.chronicle.note("scaled", f"{wanted} workers wanted, was {master.wanted}")
         self.set(wanted)
         surplus = master.members()
         # Those whose lane closes, one missing elsewhere or not. Those still booting cost nobody a session; then the

@@ -14,14 +14,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING
 
 from preforksmtp.prefork.master.child import describe
 from preforksmtp.prefork.master.fork import fork_aide
 from preforksmtp.prefork.master.progress import Patience, Progress
-
-if TYPE_CHECKING:
-    from preforksmtp.prefork.master.master import Master
+from preforksmtp.prefork.master.workforce import Workforce
 
 # In the environment of the new master: the process ids of the old one and of its own, and the pipe for its progress.
 VARIABLE = "PREFORKSMTP_PID"
@@ -30,7 +27,9 @@ VARIABLE = "PREFORKSMTP_PID"
 class Upgrade:
     """The old master's side. `execute` is root's: in a child of ours it lets the sockets through and execs."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Workforce, resize: Callable[[int], None]) -> None:
+        """`resize`: have so many workers."""
+        self._resize = resize
         self.execute: Callable[[], object] | None = None
         self.automatic = True  # root's: the new master will tell us to stop
         self.pid = 0  # of the new master; 0: no upgrade is under way
@@ -90,7 +89,7 @@ class Upgrade:
         if self.pid:
             return f"one is under way, the new master is {self.pid}"
         if self._master.succession is not None:
-            return f"this is a new master itself, {self._master.succession.predecessor} still runs"
+            return f"this is a new master itself, {self._master.predecessor} still runs"
         return ""
 
     def _become_new_master(self) -> None:
@@ -115,9 +114,10 @@ class Upgrade:
         if master.stopping:
             return
         self.fault = f"the new master {how}"
+        master.board.chronicle.note("upgrade failed", self.fault)
         master.log.error("master %d: the upgrade failed, this program goes on: the new master %s", os.getpid(), how)
         if master.wanted == 0:  # WINCH
-            master.strength.set(master.config.workers)
+            self._resize(master.config.workers)
         for callback in self.on_failed:
             master.call(lambda callback=callback: callback(self.fault))  # type: ignore[misc]
 
@@ -133,7 +133,7 @@ class Upgrade:
 class Succession:
     """The new master's side, as long as it is not promoted."""
 
-    def __init__(self, master: Master, predecessor: int, progress: Progress, *, automatic: bool) -> None:
+    def __init__(self, master: Workforce, predecessor: int, progress: Progress, *, automatic: bool) -> None:
         self.predecessor = predecessor
         self._master = master
         self._progress = progress
@@ -158,6 +158,7 @@ class Succession:
     def _promote(self, why: str) -> None:
         self._master.log.info("master %d: has taken over: %s", os.getpid(), why)
         self._master.succession = None
+        self._master.board.chronicle.note("upgraded", why)
         for callback in self._master.on_promoted:
             self._master.call(callback)
 
