@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preforksmtp.config.arguments import CONFIG_FILE, default_text
-from preforksmtp.config.settings import HOOKS, SECTIONS, SETTINGS, Setting
+from preforksmtp.config.setting import Setting
+from preforksmtp.config.settings import HOOKS, SECTIONS, SETTINGS
 from preforksmtp.logs.access import ATOMS
 
 if TYPE_CHECKING:
