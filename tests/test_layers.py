@@ -22,13 +22,14 @@ LINES, FUNCTION_LINES = 400, 60
 MAY_IMPORT: dict[str, set[str]] = {
     "process": set(),  # any process stands on it
     "mime": set(),
-    "logs": {"process"},
+    "logs": {"process"},  # how root opens a name where others may write; a callable for it would only hide that
     "smtp": {"mime"},
     "net": {"process"},
-    "prefork": {"process"},
-    "prefork/worker": {"prefork", "process"},
-    "prefork/master": {"prefork", "prefork/worker", "process"},
-    # The grammar of a bind, names of mechanisms, atoms, syslog's facilities, the number of processors.
+    "prefork": set(),
+    "prefork/worker": {"prefork"},
+    "prefork/master": {"prefork", "prefork/worker"},
+    # Facts: the grammar of a bind, names of mechanisms, atoms, syslog's facilities, the number of processors. And what
+    # keeps the code of a config file, which runs in root's master, from doing harm there (prefork, process).
     "config": {"", "logs", "net", "prefork", "process", "smtp"},
     "connection": {"config", "logs", "net", "prefork", "prefork/worker", "smtp"},
     "observe": {"prefork", "prefork/master", "prefork/worker", "process"},
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters/aio": {"", "adapters"},
     "server": {
         *("", "config", "connection", "control", "logs", "net", "observe"),
-        *("mime", "prefork", "prefork/master", "prefork/worker", "process", "smtp"),
+        *("prefork", "prefork/master", "prefork/worker", "process", "smtp"),
     },
 }
 PUBLIC = {"Attachment", "Handler", "Message", "Reject", "Reply", "ScramSecret", "Session", "quote_address"}
