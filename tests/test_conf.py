@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import pytest
 from preforksmtp.config import arguments
 from preforksmtp.config.settings import SETTINGS
 from preforksmtp.net.bind import SCHEMES, parse_bind
-from preforksmtp.observe.metrics import FAMILIES
+from tests.conf.programs import CONF, run
 from tests.program.conftest import need
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GRACEFUL_TIMEOUT = next(setting.default for setting in SETTINGS if setting.name == "graceful_timeout")
 BOOT_TIMEOUT = next(setting.default for setting in SETTINGS if setting.name == "boot_timeout")
 
@@ -26,13 +24,6 @@ def values(file: str) -> dict[str, str]:
     """Of a systemd unit; a name given twice has its last value."""
     text = (CONF / file).read_text().replace("\\\n", " ")
     return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
-
-
-def run(*command: str) -> str:
-    """Its output, once it has succeeded."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
@@ -123,14 +114,3 @@ def test_kubernetes() -> None:
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.*")), ids=lambda file: str(file.relative_to(CONF)))
 def test_it_opens_with_a_comment(file: Path) -> None:
     assert file.read_text().startswith("# ")
-
-
-def test_prometheus() -> None:
-    """Each series of the rules is one that is served."""
-    served = {f"preforksmtp_{family.name}" for family in FAMILIES}
-    served |= {f"preforksmtp_handler_seconds_{part}" for part in ("bucket", "sum", "count")}
-    expressions = re.findall(r"expr: (.*)", (CONF / "prometheus-rules.yml").read_text())
-    named = set(re.findall(r"preforksmtp_\w+", " ".join(expressions)))
-    assert len(expressions) >= 6
-    assert named <= served
-    assert "rule_files: [prometheus-rules.yml]" in (CONF / "prometheus.yml").read_text()
