@@ -111,6 +111,6 @@ def test_kubernetes() -> None:
     assert int(grace) >= int(pause) + drain + 10
 
 
-@pytest.mark.parametrize("file", sorted(CONF.rglob("*.*")), ids=lambda file: str(file.relative_to(CONF)))
+@pytest.mark.parametrize("file", [file for file in sorted(CONF.rglob("*.*")) if file.suffix != ".json"], ids=lambda file: str(file.relative_to(CONF)))
 def test_it_opens_with_a_comment(file: Path) -> None:
     assert file.read_text().startswith("# ")
