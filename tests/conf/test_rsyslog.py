@@ -1,0 +1,59 @@
+"""rsyslog accepts its file, and puts what the real server sends into the right one of two logs."""
+
+from __future__ import annotations
+
+import smtplib
+from pathlib import Path
+
+import pytest
+
+from tests.conf.programs import CONF, run
+from tests.processes import PATIENCE, Program, wait_until
+from tests.program.conftest import LOOPBACK, Server, need
+
+SAMPLE = CONF / "rsyslog" / "preforksmtp.conf"
+APP = """
+def handler(message):
+    raise ValueError("two\\nlines")
+"""
+
+
+def test_rsyslog_accepts_it() -> None:
+    assert "error" not in run(need("rsyslogd"), "-N1", "-f", str(SAMPLE))
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_each_line_comes_to_its_file(tmp_path: Path, log_format: str) -> None:
+    """A handler's exception: the error log has its stack, line by line; the access log the message."""
+    rsyslogd = need("rsyslogd")
+    (tmp_path / "app.py").write_text(APP)
+    error, access, socket = tmp_path / "error.log", tmp_path / "access.log", tmp_path / "socket"
+    sample = SAMPLE.read_text().replace("/var/log/preforksmtp-error.log", str(error)).replace(' fileGroup="adm"', "")
+    config = tmp_path / "rsyslog.conf"
+    config.write_text(
+        f'global(workDirectory="{tmp_path}")\nmodule(load="imuxsock" SysSock.Use="off")\n'
+        f'input(type="imuxsock" Socket="{socket}" CreatePath="off")\n'
+        + sample.replace("/var/log/preforksmtp-access.log", str(access))
+        + f'\naction(type="omfile" file="{tmp_path}/others.log")\n'
+    )
+    with Program([rsyslogd, "-n", "-iNONE", "-f", str(config)]) as running:
+        wait_until(socket.exists, "rsyslog listens")
+        options = ["--log-syslog", "--log-syslog-to", f"unix://{socket}", "--log-format", log_format]
+        with Server(tmp_path, "-b", LOOPBACK, *options, "app:handler") as server:
+            server.ready()
+            with smtplib.SMTP("127.0.0.1", server.port(), timeout=PATIENCE) as client:
+                client.ehlo("[INFO]")
+                with pytest.raises(smtplib.SMTPResponseException):
+                    client.sendmail("a@example.com", ["b@example.com"], "Subject: x\n\ny")
+            assert server.stop() == 0
+        wait_until(lambda: access.exists() and "a@example.com" in access.read_text(), "the message is in the access log")
+        wait_until(lambda: error.exists() and "ValueError" in error.read_text(), "the stack is in the error log")
+        running.stop()
+    assert not (tmp_path / "others.log").exists() or "preforksmtp" not in (tmp_path / "others.log").read_text()
+    errors = error.read_text()
+    assert "a@example.com" not in errors
+    assert len(access.read_text().splitlines()) == 1
+    assert " preforksmtp[" in errors
+    if log_format == "text":
+        assert "  | ValueError: two" in errors
+        assert "[INFO] master " in errors
