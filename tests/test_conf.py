@@ -94,7 +94,7 @@ def test_postfix_accepts_its_lines(tmp_path: Path) -> None:
 def test_kubernetes() -> None:
     """Simple facts of the text: nothing here reads YAML."""
     text = (CONF / "kubernetes.yaml").read_text()
-    assert re.findall(r"^kind: (\w+)$", text, re.MULTILINE) == ["Deployment", "Service"]
+    assert re.findall(r"^kind: (\w+)$", text, re.MULTILINE) == ["Deployment", "Service", "NetworkPolicy"]
     assert "\t" not in text
     (found,) = re.findall(r"^ +args: \[([^]]*)\]$", text, re.MULTILINE)
     command = [argument.strip().strip('"') for argument in found.split(",")]
@@ -105,12 +105,24 @@ def test_kubernetes() -> None:
     port = parse_bind(command[command.index("-b") + 1]).port
     assert f"{{name: smtp, containerPort: {port}}}" in text
     assert "targetPort: smtp}" in text
+    policy = text.partition("kind: NetworkPolicy")[2]
+    anybody, _, prometheus = policy.partition("    - from:\n")
+    assert re.findall(r"\{port: (\w+), protocol: TCP\}", anybody) == ["smtp"]
+    assert re.findall(r"\{port: (\w+), protocol: TCP\}", prometheus) == ["status"]
+    assert "podSelector:\n    matchLabels: {app: preforksmtp}\n" in policy
     (pause,) = re.findall(r'command: \[sleep, "(\d+)"\]', text)
     (grace,) = re.findall(r"^ +terminationGracePeriodSeconds: (\d+)$", text, re.MULTILINE)
     drain = int(command[command.index("--graceful-timeout") + 1])
     assert int(grace) >= int(pause) + drain + 10
 
 
-@pytest.mark.parametrize("file", [file for file in sorted(CONF.rglob("*.*")) if file.suffix != ".json"], ids=lambda file: str(file.relative_to(CONF)))
-def test_it_opens_with_a_comment(file: Path) -> None:
-    assert file.read_text().startswith("# ")
+SAMPLES = sorted(file for file in CONF.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: str(file.relative_to(CONF)))
+def test_it_opens_with_what_it_is_for_and_how_to_try_it(file: Path) -> None:
+    """In a comment; JSON has none, so there it is a description."""
+    head = "".join(file.read_text().splitlines(keepends=True)[:12])
+    assert head.startswith("{" if file.suffix == ".json" else "# ")
+    if file.name != "preforksmtp.conf.py" and file.parent.name != "postfix":
+        assert re.search(r"\b[Tt]ry it( in a checkout)?( with)?: ?", head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -16,3 +17,12 @@ def run(*command: str, code: int = 0, **popen: object) -> str:
     assert done.returncode == code, done.stdout
     assert isinstance(done.stdout, str)
     return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports for programs that cannot be asked which one they got."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports

@@ -6,14 +6,13 @@ import json
 import os
 import re
 import smtplib
-import socket
 from pathlib import Path
 
 import pytest
 
 from preforksmtp.config import arguments
 from tests.certificates import Certificate, make_certificate
-from tests.conf.programs import CONF, run
+from tests.conf.programs import CONF, free_ports, run
 from tests.processes import PATIENCE, Program
 from tests.program.conftest import Server, need
 
@@ -28,14 +27,6 @@ class Facts(Handler):
         session = message.session
         return "facts " + json.dumps({"peer": session.peer.host, "helo": session.helo, "port": session.peer.port})
 """
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
