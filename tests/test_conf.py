@@ -126,3 +126,10 @@ def test_it_opens_with_what_it_is_for_and_how_to_try_it(file: Path) -> None:
     assert head.startswith("{" if file.suffix == ".json" else "# ")
     if file.name != "preforksmtp.conf.py" and file.parent.name != "postfix":
         assert re.search(r"\b[Tt]ry it( in a checkout)?( with)?: ?", head)
+
+
+def test_the_table_of_the_readme_has_every_sample() -> None:
+    table = (CONF.parent / "README.md").read_text().partition("| in `conf/` | is for |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([\w.-]+/?)`", re.sub(r"\(`[^)]*\)", "", table)))
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in CONF.iterdir()}
+    assert named == there - {"preforksmtp.conf.py"}  # the paragraph before has that one
