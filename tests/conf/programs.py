@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
+
+# This process' own address of the loopback network, where no other test takes the port that was free a moment ago.
+_PID = os.getpid()
+LOCAL = f"127.{64 + (_PID >> 16) % 64}.{_PID >> 8 & 255}.{_PID & 255}"
 
 
 def run(*command: str, code: int = 0, **popen: object) -> str:
@@ -20,8 +25,8 @@ def run(*command: str, code: int = 0, **popen: object) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports for programs that cannot be asked which one they got."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Ports of LOCAL for programs that cannot be asked which one they got."""
+    sockets = [socket.create_server((LOCAL, 0)) for _ in range(count)]
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
         sock.close()

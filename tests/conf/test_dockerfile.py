@@ -10,7 +10,7 @@ from pathlib import Path
 
 from preforksmtp.config import arguments
 from preforksmtp.net.bind import parse_bind
-from tests.conf.programs import CONF, free_ports
+from tests.conf.programs import CONF, LOCAL, free_ports
 from tests.processes import wait_until
 from tests.program.conftest import LOOPBACK, Server
 
@@ -85,11 +85,11 @@ def test_the_health_check(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(DISCARD)
 
     def healthy(port: int) -> bool:
-        code = program[3].replace(f", {bind.port},", f", {port},")
+        code = program[3].replace(f"'{bind.host}', {bind.port},", f"'{LOCAL}', {port},")
         return subprocess.run([sys.executable, "-I", "-c", code], stderr=subprocess.DEVNULL, timeout=60).returncode == 0
 
     (port,) = free_ports(1)
-    with Server(tmp_path, "-b", LOOPBACK, "--status-bind", f"127.0.0.1:{port}", "app:handler") as server:
+    with Server(tmp_path, "-b", LOOPBACK, "--status-bind", f"{LOCAL}:{port}", "app:handler") as server:
         server.ready()
         wait_until(lambda: healthy(port), "it answers")
         assert server.stop() == 0

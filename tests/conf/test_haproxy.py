@@ -17,7 +17,7 @@ import pytest
 
 from preforksmtp.config import arguments
 from preforksmtp.net.bind import parse_bind
-from tests.conf.programs import CONF, free_ports, run
+from tests.conf.programs import CONF, LOCAL, free_ports, run
 from tests.processes import PATIENCE, Program, wait_until
 from tests.program.conftest import LOOPBACK, Server, Talk, need
 
@@ -54,12 +54,12 @@ class Hosts:
         for name, port in zip(NAMES, status, strict=True):
             (folder / name).mkdir()
             (folder / name / "app.py").write_text(APP.format(name=name))
-            options = ["-b", f"{LOOPBACK}?proxy_protocol=127.0.0.1", "--status-bind", f"127.0.0.1:{port}", "app:handler"]
+            options = ["-b", f"{LOOPBACK}?proxy_protocol=127.0.0.1", "--status-bind", f"{LOCAL}:{port}", "app:handler"]
             server = stack.enter_context(Server(folder / name, *options))
             self.servers[name] = server.ready()
             line = rf"(  server {name} )192\.0\.2\.1\d:2525"
-            text = re.sub(line, rf"\g<1>127.0.0.1:{server.port()} check port {port}", text)
-        text = text.replace("bind :25", f"bind 127.0.0.1:{self.port}").replace("bind :465", f"bind 127.0.0.1:{submissions}")
+            text = re.sub(line, rf"\g<1>127.0.0.1:{server.port()} check addr {LOCAL} port {port}", text)
+        text = text.replace("bind :25", f"bind {LOCAL}:{self.port}").replace("bind :465", f"bind {LOCAL}:{submissions}")
         (folder / "haproxy.cfg").write_text(text.replace("/run/haproxy/admin.sock", str(self.admin)))
         self.haproxy = stack.enter_context(Program([haproxy, "-db", "-f", str(folder / "haproxy.cfg")]))
         wait_until(self.admin.exists, "HAProxy runs")
@@ -73,7 +73,7 @@ class Hosts:
 
     def send(self) -> str:
         """A message on a connection of its own: which server took it."""
-        with smtplib.SMTP("127.0.0.1", self.port, timeout=PATIENCE) as client:
+        with smtplib.SMTP(LOCAL, self.port, timeout=PATIENCE) as client:
             client.ehlo("client.example.com")
             client.mail("a@example.com")
             client.rcpt("b@example.com")
@@ -86,7 +86,7 @@ class Hosts:
         found: dict[str, Talk] = {}
         while len(found) < len(NAMES):
             before = {name: self.sessions(name) for name in NAMES}
-            talk = Talk(self.port)
+            talk = Talk.over(socket.create_connection((LOCAL, self.port), PATIENCE))
             talk.begin_data()
             (name,) = [name for name in NAMES if self.sessions(name) > before[name]]
             assert name not in found

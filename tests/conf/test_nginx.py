@@ -12,7 +12,7 @@ import pytest
 
 from preforksmtp.config import arguments
 from tests.certificates import Certificate, make_certificate
-from tests.conf.programs import CONF, free_ports, run
+from tests.conf.programs import CONF, LOCAL, free_ports, run
 from tests.processes import PATIENCE, Program
 from tests.program.conftest import Server, need
 
@@ -47,12 +47,12 @@ class Nginx:
         changes = {
             r"/etc/ssl/private/mx.example.com.pem;\n *ssl_certificate_key.*": f"{certificate.certfile};\n"
             f"    ssl_certificate_key {certificate.keyfile};",
-            r"127\.0\.0\.1:9026": f"127.0.0.1:{auth}", r"192\.0\.2\.1[12]:2525": f"127.0.0.1:{server}",
-            r"Auth-Port   2525": f"Auth-Port {server}", r"listen 465": f"listen 127.0.0.1:{self.submissions}",
+            r"127\.0\.0\.1:9026": f"{LOCAL}:{auth}", r"192\.0\.2\.1[12]:2525": f"127.0.0.1:{server}",
+            r"Auth-Port   2525": f"Auth-Port {server}", r"listen 465": f"listen {LOCAL}:{self.submissions}",
         }  # fmt: skip
         for name, port in (("mail", self.mail), ("stream", self.stream), ("mail-auth", 0)):
             text = (FOLDER / f"{name}.conf").read_text()
-            for old, new in {**changes, r"listen 25;": f"listen 127.0.0.1:{port};"}.items():
+            for old, new in {**changes, r"listen 25;": f"listen {LOCAL}:{port};"}.items():
                 text = re.sub(old, new, text)
             (folder / f"{name}.conf").write_text(text)
         self.config = folder / "nginx.conf"
@@ -82,7 +82,7 @@ def test_mail_passes_and_the_server_sees_the_client(tmp_path: Path, certificate:
         nginx = Nginx(tmp_path, certificate, server.port())
         with Program(nginx.command) as running:
             running.wait_for("start worker process ")
-            client = smtplib.SMTP("127.0.0.1", getattr(nginx, way), timeout=PATIENCE, source_address=("127.0.0.2", 0))
+            client = smtplib.SMTP(LOCAL, getattr(nginx, way), timeout=PATIENCE, source_address=("127.0.0.2", 0))
             with client:
                 client.ehlo("client.example.org")
                 assert client.has_extn("size")
@@ -103,7 +103,7 @@ def test_nobody_logs_in_by_the_sample(tmp_path: Path, certificate: Certificate) 
     config.write_text(config.read_text().replace("smtp_auth none;", "smtp_auth plain;").replace("starttls on", "starttls off"))
     with Program(nginx.command) as running:
         running.wait_for("start worker process ")
-        with smtplib.SMTP("127.0.0.1", nginx.mail, timeout=PATIENCE) as client, pytest.raises(smtplib.SMTPAuthenticationError):
+        with smtplib.SMTP(LOCAL, nginx.mail, timeout=PATIENCE) as client, pytest.raises(smtplib.SMTPAuthenticationError):
             client.login("alice", "secret")
         running.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 from pathlib import Path
 
@@ -16,6 +17,17 @@ APP = """
 def handler(message):
     raise ValueError("two\\nlines")
 """
+
+
+def text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def send(port: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+        client.ehlo("[INFO]")
+        with pytest.raises(smtplib.SMTPResponseException):
+            client.sendmail("a@example.com", ["b@example.com"], "Subject: x\n\ny")
 
 
 def test_rsyslog_accepts_it() -> None:
@@ -41,19 +53,20 @@ def test_each_line_comes_to_its_file(tmp_path: Path, log_format: str) -> None:
         options = ["--log-syslog", "--log-syslog-to", f"unix://{socket}", "--log-format", log_format]
         with Server(tmp_path, "-b", LOOPBACK, *options, "app:handler") as server:
             server.ready()
-            with smtplib.SMTP("127.0.0.1", server.port(), timeout=PATIENCE) as client:
-                client.ehlo("[INFO]")
-                with pytest.raises(smtplib.SMTPResponseException):
-                    client.sendmail("a@example.com", ["b@example.com"], "Subject: x\n\ny")
+
+            def logged() -> bool:
+                """A message more: the socket's queue may have room for ten lines, and a server never waits for rsyslog."""
+                send(server.port())
+                return "a@example.com" in text(access) and "ValueError: two" in text(error)
+
+            wait_until(logged, "the message is in the access log, and the stack in the error log")
             assert server.stop() == 0
-        wait_until(lambda: access.exists() and "a@example.com" in access.read_text(), "the message is in the access log")
-        wait_until(lambda: error.exists() and "ValueError" in error.read_text(), "the stack is in the error log")
         running.stop()
-    assert not (tmp_path / "others.log").exists() or "preforksmtp" not in (tmp_path / "others.log").read_text()
-    errors = error.read_text()
+    assert "preforksmtp" not in text(tmp_path / "others.log")
+    errors = text(error)
     assert "a@example.com" not in errors
-    assert len(access.read_text().splitlines()) == 1
+    assert [line for line in text(access).splitlines() if "a@example.com" not in line] == []
     assert " preforksmtp[" in errors
     if log_format == "text":
         assert "  | ValueError: two" in errors
-        assert "[INFO] master " in errors
+        assert re.search(r"preforksmtp\[\d+\]: \[\w+\] ", errors)
