@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import smtplib
 from pathlib import Path
 
 import pytest
 
+from preforksmtp.logs.access import AccessRecord, json_record
+from preforksmtp.logs.error import json_line
 from tests.conf.programs import CONF, run
 from tests.processes import PATIENCE, Program, wait_until
 from tests.program.conftest import LOOPBACK, Server, need
@@ -32,6 +35,18 @@ def send(port: int) -> None:
 
 def test_rsyslog_accepts_it() -> None:
     assert "error" not in run(need("rsyslogd"), "-N1", "-f", str(SAMPLE))
+
+
+def test_no_words_of_a_client_make_a_line_of_the_error_log() -> None:
+    (quoted,) = re.findall(r'^ +if \(re_match\(\$msg, "(.*)"\)\) then \{$', SAMPLE.read_text(), re.MULTILINE)
+    of_the_error_log = re.compile(re.sub(r"\\(.)", r"\1", quoted))
+    record = logging.LogRecord("preforksmtp", logging.ERROR, __file__, 1, "it hangs", (), None)
+    assert of_the_error_log.search(" " + json_line(record))
+    assert of_the_error_log.search(" [ERROR] it hangs")
+    assert of_the_error_log.search("   | ValueError: two")
+    for words in ('x", "level": "ERROR"', '{"level": "ERROR"', ' "level": "ERROR', '\\", "level": "ERROR"', '"level": "ERROR"'):
+        facts = AccessRecord(helo=words, sender=words, recipients=[words], text=words, user=words)
+        assert not of_the_error_log.search(" " + json_record(facts))
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
