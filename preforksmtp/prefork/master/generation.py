@@ -19,7 +19,7 @@ from preforksmtp.prefork.worker.worker import Worker
 
 Boot = Callable[[Worker], Serve]
 
-SPARE_SLOTS = 32  # beyond two generations: TTIN, and workers slow to leave
+SPARE_SLOTS = 80  # beyond two generations: TTIN, and workers slow to leave: those of 18 rolls in a row of 4
 FEW_SLOTS = 8  # the fewest of these with which a bigger generation still moves into an existing scoreboard
 
 

@@ -15,7 +15,7 @@ import time
 from typing import Any, Protocol
 
 GRACE = 2.0  # seconds of a roll in which nobody notices anything
-SILENCE = 2.2  # seconds after which a client between two transactions seems to want nothing for now
+SILENCE = 4.0  # seconds after which a client between two transactions seems to want nothing for now
 FAREWELL = 0.4  # the same in a stop: time for the QUIT after a 250
 BEGINNING = 2.0  # seconds of a stop in which a session that has just begun may come to its transaction
 
