@@ -1,27 +1,14 @@
-"""The names of metrics that samples may use: those of the table, and those that are agreed on and come with it soon."""
+"""The names of metrics that samples may use: those of the table, and the parts of histograms."""
 
 from __future__ import annotations
 
 import re
 
-from preforksmtp.observe.metrics import FAMILIES, PREFIX
+from preforksmtp.observe.metrics import FAMILIES, HISTOGRAMS, PREFIX
 
-# ---- TO COME: delete this table, and its use below, once FAMILIES has all of it (its test says when). ----
-TO_COME = (
-    "accepted_total", "refused_total", "limits_total", "auth_mechanism_total", "tls_version_total", "tls_failures_total",
-    "timeouts_by_limit_total", "handler_errors_total", "handler_deferred_total", "sessions_ended_total",
-    "wire_bytes_total", "spool_files", "worker_open_fds", "log_lines_lost_total",
-    "certificate_expires_timestamp_seconds", "accept_queue_length", "accept_queue_overflows_total",
-    "last_reload_successful", "last_reload_timestamp_seconds", "worker_restarts_total", "saturated",
-    "application_healthy", "free_bytes",
-)  # fmt: skip
-# ---- end of TO COME ----
-
-HISTOGRAMS = ("handler_seconds", "hook_seconds")  # in no row of FAMILIES
 TABLE = {PREFIX + family.name for family in FAMILIES}
 SERVED = {
     *TABLE,
-    *(PREFIX + name for name in TO_COME),
     *(f"{PREFIX}{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "sum", "count")),
 }
 

@@ -8,20 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from preforksmtp.logs.access import AccessRecord, compile_format
+from preforksmtp.logs.access import AccessRecord, compile_format, refusal_line
 from tests.conf.programs import CONF, run
 from tests.program.conftest import need
 
 FILTER = CONF / "fail2ban" / "filter.d" / "preforksmtp.conf"
 JAILS = CONF / "fail2ban" / "jail.d" / "preforksmtp.conf"
 
-# ---- TO COME: what the server itself makes of these facts (logs/access.py) once log_refusals is there. ----
-REFUSED = compile_format(
-    "refused session=%(i)s peer=[%(h)s]:%(hp)s helo=%(l)s user=%(u)s stage=%(r)s "
-    'reply="%(s)s %(e)s %(m)s" from=<%(f)s> to=%(rcpt)s'
-)
 AUTH = compile_format("auth %(r)s session=%(i)s peer=[%(h)s]:%(hp)s mechanism=PLAIN user=%(u)s")
-# ---- end of TO COME ----
 
 CULPRIT, VICTIM = "192.0.2.9", "198.51.100.7"
 HEAD = "2026-12-01 10:00:00 +0000 [4711] [INFO] "
@@ -50,7 +44,7 @@ def refused(code: int = 550, **facts: object) -> str:
         "session_id": "01K", "peer_host": CULPRIT, "peer_port": 567, "helo": "mx.example.com", "command": "rcpt",
         "enhanced": f"{code // 100}.1.1", "text": "no such user", "sender": "a@example.com", "recipients": ["b@example.net"],
     }  # fmt: skip
-    return HEAD + REFUSED(AccessRecord(code=code, **(known | facts)))  # type: ignore[arg-type]
+    return HEAD + refusal_line(AccessRecord(code=code, **(known | facts)))  # type: ignore[arg-type]
 
 
 def auth(result: str = "failed", user: str = "", host: str = CULPRIT) -> str:

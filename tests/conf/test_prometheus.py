@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conf.metrics import SERVED, TABLE, TO_COME, names
+from tests.conf.metrics import SERVED, names
 from tests.conf.programs import CONF, run
 from tests.program.conftest import need
 
@@ -64,10 +64,6 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do_and_is_tested(name: str) -
     assert re.search(r'annotations: \{summary: ".*\{\{ \$labels.instance \}\}.*"\}', rule)
     assert f'alertname="{name}"' in TESTS.read_text()
 
-
-def test_what_is_to_come_has_not_come_entirely() -> None:
-    """When this fails: delete TO_COME of metrics.py, and this test."""
-    assert not {f"preforksmtp_{name}" for name in TO_COME} <= TABLE
 
 
 def test_names() -> None:
