@@ -199,13 +199,12 @@ def _indented_details(record: logging.LogRecord) -> str:
 def json_line(record: logging.LogRecord, common: Mapping[str, Any] = NOTHING) -> str:
     """A record as one JSON object."""
     fields = {
-        **common,
-        **getattr(record, "fields", NOTHING),
         "time": format_json_time(record.created),
         "level": _level(record),
         "pid": os.getpid(),
         "message": _message(record),
     }
+    fields = fields | {**common, **getattr(record, "fields", NOTHING)} | fields  # time first, and nobody's but ours
     details = _details(record)
     if details:
         fields["traceback"] = details

@@ -44,7 +44,7 @@ def refused(code: int = 550, **facts: object) -> str:
         "session_id": "01K", "peer_host": CULPRIT, "peer_port": 567, "helo": "mx.example.com", "command": "rcpt",
         "enhanced": f"{code // 100}.1.1", "text": "no such user", "sender": "a@example.com", "recipients": ["b@example.net"],
     }  # fmt: skip
-    return HEAD + refusal_line(AccessRecord(code=code, **(known | facts)))  # type: ignore[arg-type]
+    return HEAD + refusal_line(AccessRecord(code=code, **(known | facts))) + "\n"  # type: ignore[arg-type]
 
 
 def auth(result: str = "failed", user: str = "", host: str = CULPRIT) -> str:
