@@ -296,7 +296,7 @@ class Worker:
         """Are we still fit to serve? If not, ask the master for a replacement; it sends TERM once that one serves."""
         slot = self.published
         slot.rss = resident_memory()
-        if self._heap.look(slot.rss, now):
+        if self._heap.look(slot.rss, now, pool.busy()):
             slot.rss = resident_memory()
         slot.cpu = time.process_time_ns()
         seats = pool.seats()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preforksmtp.prefork.worker.heap import EVERY, GROWTH, Heap
+from preforksmtp.prefork.worker.heap import EVERY, GROWTH, IDLE_EVERY, IDLE_GROWTH, Heap
 
 
 class Trims:
@@ -17,7 +17,7 @@ class Trims:
 
     def after(self, *looks: tuple[int, float]) -> int:
         for resident, now in looks:
-            self.heap.look(resident, now)
+            self.heap.look(resident, now, busy=True)
         return self.count
 
 
@@ -28,7 +28,7 @@ def test_a_worker_that_does_not_grow_is_left_alone():
 def test_one_that_has_grown_is_trimmed():
     trims = Trims()
     assert trims.after((100, 0)) == 0
-    assert trims.heap.look(100 + GROWTH, 1)
+    assert trims.heap.look(100 + GROWTH, 1, busy=True)
     assert trims.count == 1
 
 
@@ -48,7 +48,15 @@ def test_what_is_left_after_a_trim_is_the_new_measure():
     assert trims.after((kept + GROWTH, 4 + EVERY)) == 2
 
 
+def test_one_that_serves_nobody_returns_more_and_sooner():
+    trims = Trims()
+    trims.after((100, 0))
+    assert not trims.heap.look(100 + IDLE_GROWTH, 1, busy=True)
+    assert trims.heap.look(100 + IDLE_GROWTH, 1, busy=False)
+    assert not trims.heap.look(100 + GROWTH, 1 + IDLE_EVERY / 2, busy=False)
+
+
 def test_where_the_library_has_no_such_thing():
     heap = Heap(None)
-    assert not heap.look(100, 0)
-    assert not heap.look(100 + GROWTH, 100)
+    assert not heap.look(100, 0, busy=True)
+    assert not heap.look(100 + GROWTH, 100, busy=True)
