@@ -2,8 +2,8 @@
 
     python3 -m preforksmtp.reference conf/preforksmtp.conf.py README.md
 
-writes the first two anew: a .md file between the markers <!-- settings --> and <!-- /settings -->, any
-other file whole. tests/test_generated.py proves that they were. Fails with one line if a file has no
+writes the first two anew: a .md file between the markers <!-- settings --> and <!-- /settings -->, and those of the
+metrics, any other file whole. tests/test_generated.py proves that they were. Fails with one line if a file has no
 markers or cannot be written.
 """
 
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preforksmtp.config.arguments import CONFIG_FILE, default_text
-from preforksmtp.config.settings import HOOKS, SECTIONS, SETTINGS, Setting
+from preforksmtp.config.setting import Setting
+from preforksmtp.config.settings import HOOKS, SECTIONS, SETTINGS
 from preforksmtp.logs.access import ATOMS
+from preforksmtp.observe.metrics import FAMILIES, HISTOGRAMS, PREFIX
 
 if TYPE_CHECKING:
     from preforksmtp.config.model import Config
-
-BEGIN = "<!-- settings -->"
-END = "<!-- /settings -->"
 
 # preforksmtp.handlers:Forward('mx', password='...') in `app`, or ...(key="...")
 _SECRET_ARGUMENT = re.compile(
@@ -137,9 +136,21 @@ def _row(setting: Setting) -> str:
     return f"| `{setting.name}` | {' | '.join(cells)} |"
 
 
+def metrics_table() -> str:
+    """README's table of the metrics."""
+    rows = [f"| `{PREFIX}{family.name}` | {family.type} | {_cell(family.help)} |" for family in FAMILIES]
+    rows += [
+        f"| `{PREFIX}{name}` | histogram | {_cell(text)} |" for name, text in HISTOGRAMS.items()
+    ]
+    return "\n".join(["| name | type | meaning |", "|---|---|---|", *sorted(rows)]) + "\n"
+
+
 def _cell(text: str) -> str:
     """Text in a cell of a Markdown table: none of it is markup."""
     return re.sub(r"([|<>*_\[\]])", r"\\\1", text)
+
+
+TABLES = {"settings": readme_table, "metrics": metrics_table}  # by the markers in README.md
 
 
 def write(path: Path) -> None:
@@ -148,11 +159,14 @@ def write(path: Path) -> None:
         path.write_text(sample_file(), encoding="utf-8")
         return
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path}: has no line {BEGIN} followed by {END} to put the reference between")
-    path.write_text(f"{before}{BEGIN}\n{readme_table()}{END}{after}", encoding="utf-8")
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{path}: has no line {begin} followed by {end} to put the reference between")
+        text = f"{before}{begin}\n{table()}{end}{after}"
+    path.write_text(text, encoding="utf-8")
 
 
 def main(paths: Sequence[str]) -> int:

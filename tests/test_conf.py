@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import pytest
 from preforksmtp.config import arguments
 from preforksmtp.config.settings import SETTINGS
 from preforksmtp.net.bind import SCHEMES, parse_bind
-from preforksmtp.observe.metrics import FAMILIES
+from tests.conf.programs import CONF, run
 from tests.program.conftest import need
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GRACEFUL_TIMEOUT = next(setting.default for setting in SETTINGS if setting.name == "graceful_timeout")
 BOOT_TIMEOUT = next(setting.default for setting in SETTINGS if setting.name == "boot_timeout")
 
@@ -26,13 +24,6 @@ def values(file: str) -> dict[str, str]:
     """Of a systemd unit; a name given twice has its last value."""
     text = (CONF / file).read_text().replace("\\\n", " ")
     return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
-
-
-def run(*command: str) -> str:
-    """Its output, once it has succeeded."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
@@ -103,7 +94,7 @@ def test_postfix_accepts_its_lines(tmp_path: Path) -> None:
 def test_kubernetes() -> None:
     """Simple facts of the text: nothing here reads YAML."""
     text = (CONF / "kubernetes.yaml").read_text()
-    assert re.findall(r"^kind: (\w+)$", text, re.MULTILINE) == ["Deployment", "Service"]
+    assert re.findall(r"^kind: (\w+)$", text, re.MULTILINE) == ["Deployment", "Service", "NetworkPolicy"]
     assert "\t" not in text
     (found,) = re.findall(r"^ +args: \[([^]]*)\]$", text, re.MULTILINE)
     command = [argument.strip().strip('"') for argument in found.split(",")]
@@ -114,23 +105,31 @@ def test_kubernetes() -> None:
     port = parse_bind(command[command.index("-b") + 1]).port
     assert f"{{name: smtp, containerPort: {port}}}" in text
     assert "targetPort: smtp}" in text
+    policy = text.partition("kind: NetworkPolicy")[2]
+    anybody, _, prometheus = policy.partition("    - from:\n")
+    assert re.findall(r"\{port: (\w+), protocol: TCP\}", anybody) == ["smtp"]
+    assert re.findall(r"\{port: (\w+), protocol: TCP\}", prometheus) == ["status"]
+    assert "podSelector:\n    matchLabels: {app: preforksmtp}\n" in policy
     (pause,) = re.findall(r'command: \[sleep, "(\d+)"\]', text)
     (grace,) = re.findall(r"^ +terminationGracePeriodSeconds: (\d+)$", text, re.MULTILINE)
     drain = int(command[command.index("--graceful-timeout") + 1])
     assert int(grace) >= int(pause) + drain + 10
 
 
-@pytest.mark.parametrize("file", sorted(CONF.rglob("*.*")), ids=lambda file: str(file.relative_to(CONF)))
-def test_it_opens_with_a_comment(file: Path) -> None:
-    assert file.read_text().startswith("# ")
+SAMPLES = sorted(file for file in CONF.rglob("*") if file.is_file())
 
 
-def test_prometheus() -> None:
-    """Each series of the rules is one that is served."""
-    served = {f"preforksmtp_{family.name}" for family in FAMILIES}
-    served |= {f"preforksmtp_handler_seconds_{part}" for part in ("bucket", "sum", "count")}
-    expressions = re.findall(r"expr: (.*)", (CONF / "prometheus-rules.yml").read_text())
-    named = set(re.findall(r"preforksmtp_\w+", " ".join(expressions)))
-    assert len(expressions) >= 6
-    assert named <= served
-    assert "rule_files: [prometheus-rules.yml]" in (CONF / "prometheus.yml").read_text()
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: str(file.relative_to(CONF)))
+def test_it_opens_with_what_it_is_for_and_how_to_try_it(file: Path) -> None:
+    """In a comment; JSON has none, so there it is a description."""
+    head = "".join(file.read_text().splitlines(keepends=True)[:12])
+    assert head.startswith("{" if file.suffix == ".json" else "# ")
+    if file.name != "preforksmtp.conf.py" and file.parent.name != "postfix":
+        assert re.search(r"\b[Tt]ry it( in a checkout)?( with)?: ?", head)
+
+
+def test_the_table_of_the_readme_has_every_sample() -> None:
+    table = (CONF.parent / "README.md").read_text().partition("| in `conf/` | is for |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([\w.-]+/?)`", re.sub(r"\(`[^)]*\)", "", table)))
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in CONF.iterdir()}
+    assert named == there - {"preforksmtp.conf.py"}  # the paragraph before has that one

@@ -22,10 +22,11 @@ def test_the_sample_config_file_is_up_to_date():
     assert (ROOT / "conf" / "preforksmtp.conf.py").read_text("utf-8") == reference.sample_file(), AGAIN
 
 
-def test_the_reference_in_the_readme_is_up_to_date():
+@pytest.mark.parametrize("name, table", reference.TABLES.items())
+def test_the_reference_in_the_readme_is_up_to_date(name, table):
     text = (ROOT / "README.md").read_text("utf-8")
-    found = text.partition(reference.BEGIN)[2].partition(reference.END)[0]
-    assert found == "\n" + reference.readme_table(), AGAIN
+    found = text.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
+    assert found == "\n" + table(), AGAIN
 
 
 def test_every_line_of_the_sample_is_a_comment_and_uncommented_it_holds_the_defaults(tmp_path, monkeypatch):
@@ -72,13 +73,12 @@ def test_help_lists_sections_atoms_and_ends_with_examples(monkeypatch):
 
 def test_regeneration(tmp_path, monkeypatch):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# x\n\n{reference.BEGIN}\nold\n{reference.END}\n\nend\n")
+    around = "# x\n\n<!-- settings -->\n%s<!-- /settings -->\n\nend\n<!-- metrics -->\n%s<!-- /metrics -->\nx"
+    readme.write_text(around % ("old\n", ""))
     command = [sys.executable, "-m", "preforksmtp.reference", str(tmp_path / "conf.py"), str(readme)]
     subprocess.run(command, check=True, cwd=ROOT)
     assert (tmp_path / "conf.py").read_text("utf-8") == reference.sample_file()
-    assert readme.read_text("utf-8") == (
-        f"# x\n\n{reference.BEGIN}\n{reference.readme_table()}{reference.END}\n\nend\n"
-    )
+    assert readme.read_text("utf-8") == around % (reference.readme_table(), reference.metrics_table())
     readme.write_text("no markers")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -20,7 +20,7 @@ from preforksmtp.ctl import _parser
 from preforksmtp.net.bind import SCHEMES
 from preforksmtp.server.app import load_app
 from preforksmtp.smtp.extensions import KEYWORDS
-from preforksmtp.smtp.handler import _HOOKS
+from preforksmtp.smtp.hooks import _HOOKS
 from preforksmtp.testing import Server
 
 ROOT = Path(__file__).resolve().parent.parent

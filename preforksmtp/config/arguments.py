@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from preforksmtp.config.settings import SECTIONS, SETTINGS, Setting
+from preforksmtp.config.setting import Setting
+from preforksmtp.config.settings import SECTIONS, SETTINGS
 from preforksmtp.logs.access import ATOMS
 
 CONFIG_FILE = "preforksmtp.conf.py"

@@ -18,7 +18,8 @@ from preforksmtp.config import arguments
 from preforksmtp.config.configfile import nearest, read_config_file
 from preforksmtp.config.cross import cross_check
 from preforksmtp.config.model import Config, ConfigError, Given, make_importable, parse_all
-from preforksmtp.config.settings import BY_NAME, HOOKS_BY_NAME, PREFIX, SETTINGS
+from preforksmtp.config.setting import PREFIX
+from preforksmtp.config.settings import BY_NAME, HOOKS_BY_NAME, SETTINGS
 from preforksmtp.config.values import shell_words
 from preforksmtp.process import trust
 

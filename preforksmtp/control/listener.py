@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING
 
 from preforksmtp.control.orders import Orders, Refused, Steps
-from preforksmtp.prefork.worker.pool import EXHAUSTED
+from preforksmtp.prefork.worker.post import EXHAUSTED
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master.master import Master

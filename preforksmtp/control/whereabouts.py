@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from preforksmtp.config import arguments
 from preforksmtp.config.model import ConfigError
-from preforksmtp.config.settings import BY_NAME, PREFIX
+from preforksmtp.config.setting import PREFIX
+from preforksmtp.config.settings import BY_NAME
 
 _NAMES = ("control_socket", "chdir")
 _LONGEST = 1 << 20  # bytes of a config file

@@ -1,8 +1,8 @@
 """The wire: one client connection, as the protocol room sees it (smtp/wire.py says what it may expect).
 
-Owns the receive buffer, so that nothing a client sent ahead of STARTTLS can hide, and the send queue, which is sent
-before a read would block: a pipelining client gets its replies in one segment. Plain sockets stay blocking and have
-kernel timeouts (a settimeout costs a poll per call); the ssl module ignores those, so TLS sockets use settimeout.
+Owns the receive buffer, so that nothing a client sent ahead of STARTTLS can hide; what is under it, and sending, is
+net/stream.py. Plain sockets stay blocking and have kernel timeouts (a settimeout costs a poll per call); the ssl module
+ignores those, so TLS sockets use settimeout.
 
 Faults are built-in exceptions: EOFError, ConnectionError, TimeoutError, InterruptedError (the worker leaves).
 
@@ -13,62 +13,29 @@ sends in that moment is lost, as it would be by shutting the socket down.
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import ssl
-import struct
-from collections.abc import Callable
-from functools import lru_cache
 from time import monotonic
-from typing import Protocol, cast
+from typing import cast
 
-from preforksmtp.net import closing
 from preforksmtp.net.drain import Drain, await_socket, await_time
-from preforksmtp.net.handshake import TLS, choose_context, describe, expect_hello, explained, shake_hands
-from preforksmtp.net.pace import Pace, Wait, look
+from preforksmtp.net.handshake import TLS
+from preforksmtp.net.pace import Pace, look
+from preforksmtp.net.stream import AT_ONCE, FULL, Stream, timeval, tls_fault
 
 __all__ = ["TLS", "Drain", "Wire"]
 
 _LINE_READ = 4096
 _TRICKLE = 1024  # octets after which a slow body has earned a new allowance
 _MOST_OUTPUT = 4096  # octets of replies that may wait while there are more commands to read
-_AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)  # elsewhere than on Windows
 _INSTANT = 0.001  # seconds that do not matter
-_FULL = (BlockingIOError, ssl.SSLWantWriteError)  # send: the client has not read enough yet
-_WAKING = 0.001  # the kernel timeout of a read that is to look round
 
 
-class Traffic(Protocol):
-    """What counts octets: each function does what the one it is given does."""
-
-    def receiver(self, receive: Callable[[int], bytes]) -> Callable[[int], bytes]: ...
-    def sender(self, send: Callable[[bytes, int], int]) -> Callable[[bytes, int], int]: ...
-
-
-class Wire:
+class Wire(Stream):
     """See smtp/wire.py. How long the client may take is for `pace` to say."""
 
-    __slots__ = (
-        "_buffer",
-        "_context",
-        "_drain",
-        "_end",
-        "_kernel",
-        "_ordinary",
-        "_output",
-        "_pace",
-        "_polls",
-        "_position",
-        "_recv",
-        "_send",
-        "_sock",
-        "_started",
-        "_tls",
-        "_traffic",
-        "_trickled",
-        "_waits",
-    )  # fmt: skip
+    __slots__ = ("_buffer", "_kernel", "_position", "_started", "_trickled")
 
     def __init__(
         self,
@@ -82,17 +49,17 @@ class Wire:
         """`inherited`: the SO_RCVTIMEO that the socket has of its listener; 0 = none. It does for clients that answer
         at once; the first read that is not answered within it sets the one that is wanted."""
         self._sock = sock
-        self._recv: Callable[[int], bytes] = sock.recv
-        self._send: Callable[[bytes, int], int] = sock.send
+        self._recv = sock.recv
+        self._send = sock.send
         self._drain = drain
         self._context = context
-        self._end = end  # of the whole session, monotonic; 0 = none
+        self._end = end
         self._buffer = b""
         self._position = 0
         self._output = b""
         self._tls = False
-        self._traffic: Traffic | None = None
-        self._waits: int = False  # in recv, where a drain may interrupt
+        self._traffic = None
+        self._waits = False
         self._started = 0.0  # of the body block that is arriving
         self._trickled = 0
         self._pace = pace
@@ -110,11 +77,6 @@ class Wire:
         else:
             self._ordinary = not pace.metered and not self._end and not self._tls
 
-    def count(self, traffic: Traffic) -> None:
-        """From here on have octets counted as they are received and sent."""
-        self._traffic = traffic
-        self._recv, self._send = traffic.receiver(self._recv), traffic.sender(self._send)
-
     @property
     def draining(self) -> bool:
         return self._drain.requested
@@ -126,24 +88,6 @@ class Wire:
     @property
     def hurried(self) -> bool:
         return self._drain.hurried
-
-    # --- any other thread, once the worker leaves; a TLS read watches the drain itself
-
-    def wake(self) -> bool:
-        """See prefork/worker/seat.py."""
-        waits = bool(self._waits) and not self._tls
-        if waits:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_WAKING))
-        return waits
-
-    def interrupt(self) -> None:
-        """See prefork/worker/seat.py."""
-        if self._waits and not self._tls:
-            self._sock.shutdown(socket.SHUT_RD)
-
-    def cut(self) -> None:
-        """See prefork/worker/seat.py."""
-        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # SSLSocket's own would let the session go on in clear
 
     # --- reading
 
@@ -257,11 +201,11 @@ class Wire:
         if output:
             self._output = b""
             try:
-                sent = self._send(output, _AT_ONCE)
-            except _FULL:
+                sent = self._send(output, AT_ONCE)
+            except FULL:
                 sent = 0
             except ssl.SSLError as error:
-                raise _tls_fault(error) from None
+                raise tls_fault(error) from None
             if sent != len(output):
                 self._send_slowly(output, sent)
         now = monotonic()
@@ -328,7 +272,7 @@ class Wire:
             except (BlockingIOError, ssl.SSLWantReadError):
                 pass  # a piece of a TLS record
             except ssl.SSLError as error:
-                raise _tls_fault(error) from None
+                raise tls_fault(error) from None
         if data and idle == 1 and self._drain.hurried:
             self._buffer, self._position = data, 0
             raise InterruptedError
@@ -342,7 +286,7 @@ class Wire:
         self._kernel = seconds
         pace = self._pace
         self._ordinary = seconds == pace.shortest and not pace.metered and not self._end and not self._tls
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(seconds))
 
     def _receive_tls(self, size: int, began: float, idle: int, block: bool) -> bytes:
         """A record may come in pieces: whatever is there is read, and waited for otherwise."""
@@ -359,110 +303,4 @@ class Wire:
             except ssl.SSLWantReadError:
                 wait = True
             except ssl.SSLError as error:
-                raise _tls_fault(error) from None
-
-    # --- writing
-
-    def write(self, data: bytes) -> None:
-        self._output += data
-
-    def flush(self) -> None:
-        output, self._output = self._output, b""
-        if output:
-            try:
-                sent = self._send(output, _AT_ONCE)
-            except _FULL:
-                sent = 0
-            except ssl.SSLError as error:
-                raise _tls_fault(error) from None
-            if sent != len(output):
-                self._send_slowly(output, sent)
-
-    def _send_slowly(self, output: bytes, sent: int) -> None:
-        """Send what the client did not take at once."""
-        wait = Wait(self._pace.replies, self._drain, self._end)
-        try:
-            while sent < len(output):
-                self._await_room(wait)
-                with contextlib.suppress(*_FULL):
-                    sent += self._send(output[sent:], _AT_ONCE)
-        except TimeoutError as late:
-            self._send = _drop  # no reply gets through any more
-            raise late if late.args else TimeoutError("the client does not read our replies") from None
-        except ssl.SSLError as error:
-            raise _tls_fault(error) from None
-
-    def _await_room(self, wait: Wait) -> None:
-        """Wait until the client has read something; while the worker drains not for long."""
-        try:
-            wait.ready(self._sock, select.POLLOUT)
-        except InterruptedError:
-            poll = select.poll()
-            poll.register(self._sock, select.POLLOUT)
-            if not poll.poll(closing.LINGER * 1000):
-                raise TimeoutError from None
-
-    # --- TLS and the end
-
-    def start_tls(self) -> TLS:
-        """The handshake. What came in clear before it is never looked at (RFC 3207 section 4.2, CVE-2011-0411)."""
-        assert self._context is not None
-        self.flush()
-        self.discard_input()
-        pace, drain, end = self._pace, self._drain, self._end
-        whole = Wait(pace.handshake, drain, end)
-        hello = expect_hello(self._sock, self._context, Wait(pace.hello, drain, end))
-        context = choose_context(self._context, hello)
-        with explained():
-            sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
-            self._sock, self._recv, self._send = sock, sock.recv, lambda data, flags: sock.send(data)
-            self._tls, self._ordinary = True, False
-            if self._traffic is not None:
-                self.count(self._traffic)
-            shake_hands(sock, whole)
-        self._polls = [select.poll() for _ in range(3)]  # by what read_line calls idle
-        for poll in self._polls:
-            poll.register(sock, select.POLLIN)
-        self._polls[1].register(drain.notice, select.POLLIN)
-        self._polls[2].register(drain.fd, select.POLLIN)
-        return describe(sock, context, hello)
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def local_address(self) -> tuple[str, int]:
-        name = self._sock.getsockname()
-        return (name[0], name[1]) if isinstance(name, tuple) else ("unix", 0)
-
-    def close(self, linger: bool, wait: bool = True) -> None:
-        """Close. `linger`: we end it, perhaps in the middle of what the client sends: see that it can read why."""
-        try:
-            if self._tls:
-                self._sock = closing.end_tls(cast(ssl.SSLSocket, self._sock))
-            if linger:
-                closing.linger(self._sock, wait)
-        except (OSError, ValueError):
-            pass  # the client was faster
-        finally:
-            self._sock.close()
-
-
-@lru_cache(maxsize=64)
-def _timeval(seconds: float) -> bytes:
-    """A struct timeval; zero would mean for ever."""
-    whole = int(seconds)
-    return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
-
-
-def _drop(data: bytes, flags: int) -> int:
-    """In place of send()."""
-    return len(data)
-
-
-def _tls_fault(error: ssl.SSLError) -> Exception:
-    """What a TLS read or write failed with, in the words of a plain socket."""
-    if isinstance(error, ssl.SSLZeroReturnError):
-        return EOFError("closed by the client")
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLSyscallError)):
-        return ConnectionResetError("closed by the client without TLS close_notify")
-    return ConnectionError(f"TLS failed: {error.reason or error}")
+                raise tls_fault(error) from None

@@ -203,6 +203,12 @@ FAMILIES = (
 )  # fmt: skip
 
 
+HISTOGRAMS = {
+    "handler_seconds": "How long the handler took with each message.",
+    "hook_seconds": "How long each call of a hook took, by hook.",
+}
+
+
 def exposition(snapshot: Snapshot, facts: Facts) -> str:
     """The whole page."""
     lines: list[str] = []
@@ -216,7 +222,7 @@ def exposition(snapshot: Snapshot, facts: Facts) -> str:
 
 def _handler_histogram(snapshot: Snapshot) -> list[str]:
     readings = snapshot.readings
-    head = _head("handler_seconds", "histogram", "How long the handler took with each message.")
+    head = _head("handler_seconds", "histogram", HISTOGRAMS["handler_seconds"])
     return head + _histogram("handler_seconds", {}, readings.handler_buckets, readings.handler_seconds)
 
 
@@ -226,7 +232,7 @@ def _hook_histograms(snapshot: Snapshot) -> list[str]:
     buckets = {"message": (readings.handler_buckets, readings.handler_seconds)}
     for hook, counts in hook_buckets(readings.tallies).items():
         buckets[hook] = counts, readings.tallies.get(f"hook_ns {hook}", 0) / 1e9
-    lines = _head("hook_seconds", "histogram", "How long each call of a hook took.")
+    lines = _head("hook_seconds", "histogram", HISTOGRAMS["hook_seconds"])
     for hook, (counts, seconds) in sorted(buckets.items()):
         lines += _histogram("hook_seconds", {"hook": hook}, counts, seconds)
     return lines

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 from preforksmtp.observe import metrics, page
 from preforksmtp.observe.history import History
 from preforksmtp.observe.snapshot import Facts, Snapshot, as_json
-from preforksmtp.prefork.worker.pool import EXHAUSTED
+from preforksmtp.prefork.worker.post import EXHAUSTED
 
 MOST = 128  # connections at once
 MOST_OCTETS = 8192  # of a request; browsers send 500

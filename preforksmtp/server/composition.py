@@ -37,9 +37,10 @@ from preforksmtp.net.tls import TLSError, server_context
 from preforksmtp.prefork.atfork import Confined
 from preforksmtp.prefork.hooks import Hooks, describe
 from preforksmtp.prefork.master.generation import Plan
+from preforksmtp.prefork.worker.contract import BOOT_FAILED, BootFailed
 from preforksmtp.prefork.worker.pool import Serve
 from preforksmtp.prefork.worker.scheduling import schedule_as_batch
-from preforksmtp.prefork.worker.worker import BOOT_FAILED, BootFailed, Worker
+from preforksmtp.prefork.worker.worker import Worker
 from preforksmtp.process import privileges, trust
 from preforksmtp.process.confine import confine_signals
 from preforksmtp.process.inheritance import Inheritance

@@ -29,9 +29,10 @@ from preforksmtp.prefork.master import child
 from preforksmtp.prefork.master.master import Master
 from preforksmtp.prefork.scoreboard import MESSAGES, READY
 from preforksmtp.prefork.worker import worker
+from preforksmtp.prefork.worker.contract import BootFailed
 from preforksmtp.prefork.worker.pool import Serve
 from preforksmtp.prefork.worker.seat import Seat
-from preforksmtp.prefork.worker.worker import BootFailed, Worker
+from preforksmtp.prefork.worker.worker import Worker
 
 
 @dataclasses.dataclass(frozen=True)

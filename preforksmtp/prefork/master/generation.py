@@ -13,8 +13,9 @@ from typing import Protocol
 
 from preforksmtp.prefork.hooks import Hooks
 from preforksmtp.prefork.scoreboard import Scoreboard
+from preforksmtp.prefork.worker.contract import WorkerConfig
 from preforksmtp.prefork.worker.pool import Serve
-from preforksmtp.prefork.worker.worker import Worker, WorkerConfig
+from preforksmtp.prefork.worker.worker import Worker
 
 Boot = Callable[[Worker], Serve]
 

@@ -18,7 +18,7 @@ from preforksmtp.prefork.calls import Call
 from preforksmtp.prefork.master import child
 from preforksmtp.prefork.master.child import Child
 from preforksmtp.prefork.master.workforce import Workforce
-from preforksmtp.prefork.worker.worker import BOOT_FAILED
+from preforksmtp.prefork.worker.contract import BOOT_FAILED
 
 OWN_ACCORD = "left of its own accord"
 HALTING_CODES = (BOOT_FAILED, 4)

@@ -23,7 +23,6 @@ What escapes `serve` is logged with its traceback; what accept() may fail with i
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import logging
 import select
@@ -38,6 +37,7 @@ from typing import Any
 
 from preforksmtp.prefork.reclaim import lift
 from preforksmtp.prefork.scoreboard import ERRORS, SESSIONS, SINCE, Scoreboard, Slot
+from preforksmtp.prefork.worker.post import FORGIVEN, Post
 from preforksmtp.prefork.worker.seat import Drain, Seat
 
 Serve = Callable[[socket.socket, Any, int, Seat], None]
@@ -51,40 +51,6 @@ PATIENCE = 500  # ms a thread polls several listeners, or sits on the bench; the
 STACK_SIZE = 8 << 20
 TOO_SOON = 0.05  # seconds after which no accept() gives up by itself
 REPORT_EVERY = 10.0  # seconds between two lines about the same trouble
-
-# accept(2): the client went away before we came, or an error of its network is reported on our socket. Next
-# one.
-FORGIVEN = frozenset(
-    {
-        errno.ECONNABORTED,  # reset while in the queue
-        errno.EPROTO,  # the same on other systems
-        errno.EPERM,  # forbidden by a firewall rule
-        errno.ENETDOWN,  # pending network errors of the new socket, as Linux passes them on
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        getattr(errno, "ENONET", errno.ENETDOWN),
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-    }
-)
-# Out of descriptors or memory: the connection stays in the queue, so accept() would fail again at once.
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Post:
-    """One listener and the seats waiting there."""
-
-    def __init__(self, index: int, listener: socket.socket) -> None:
-        self.index = index
-        self.listener = listener
-        # socket.accept() converts family and type to enums and looks at timeouts: 3 of its 13 us. What it
-        # calls is this; the numbers are taken once. (A bare _socket.socket would save 0.8 more, but lacks
-        # makefile().)
-        self.accept: Callable[[], tuple[int, Any]] = listener._accept  # type: ignore[attr-defined]
-        self.kind = (int(listener.family), int(listener.type), listener.proto)
-        self.idle: set[Seat] = set()
-
 
 class Pool:
     """The session threads of one worker. Main thread calls start, tick, wake_sessions and the questions."""

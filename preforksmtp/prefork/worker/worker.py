@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from socket import socket
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from preforksmtp.prefork import atfork, scoreboard
 from preforksmtp.prefork.hooks import Hooks
@@ -40,8 +40,9 @@ from preforksmtp.prefork.scoreboard import SESSIONS, Scoreboard, Slot
 from preforksmtp.prefork.signals import ALARMS, SignalQueue, name
 from preforksmtp.prefork.worker.affinity import CALM, Affinity
 from preforksmtp.prefork.worker.answer import Describe, Respondent
+from preforksmtp.prefork.worker.contract import BOOT_FAILED, BootFailed, Tampered
 from preforksmtp.prefork.worker.heap import Heap
-from preforksmtp.prefork.worker.lifetime import Limits, RecyclingConfig, resident_memory
+from preforksmtp.prefork.worker.lifetime import Limits, resident_memory
 from preforksmtp.prefork.worker.pool import Pool, Serve, TurnAway
 from preforksmtp.prefork.worker.seat import Drain, Seat
 from preforksmtp.prefork.worker.stuck import StuckHandlers
@@ -53,32 +54,6 @@ QUICK_TIMEOUT = 0.5  # seconds sessions get on QUIT: time for a 421, and for a 2
 FAREWELL = 0.2  # seconds at the deadline of a full stop for those who wait in the queue
 LAST_WORDS = 0.5  # seconds for on_exit and atexit callbacks after that; both together less than the master's slack
 
-BOOT_FAILED = 3
-
-
-class BootFailed(Exception):
-    """The worker cannot serve. `exit_code` 4: the app cannot be loaded; 3: anything else. One clear line."""
-
-    def __init__(self, exit_code: int, line: str) -> None:
-        super().__init__(line)
-        self.exit_code = exit_code
-
-
-class Tampered(Exception):
-    """The worker cannot go on. One clear line."""
-
-
-class WorkerConfig(RecyclingConfig, Protocol):
-    """The settings a worker reads."""
-
-    @property
-    def threads(self) -> int: ...
-    @property
-    def graceful_timeout(self) -> float: ...
-    @property
-    def handler_timeout(self) -> float: ...
-    @property
-    def scheduling(self) -> str: ...
 
 
 class Worker:
