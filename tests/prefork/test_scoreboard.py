@@ -290,3 +290,40 @@ def test_a_call_is_read_as_it_was_put(text: str, said: str) -> None:
     assert call.has_message == text.startswith("message")
     row[CALL + calls.TEXT] = 0
     assert slot.calls() == []
+
+
+def test_a_bigger_scoreboard_counts_the_smaller_ones_workers() -> None:
+    small = Scoreboard(1, 1)
+    slot = small.claim(1)
+    assert slot is not None
+    slot.rows[0][MESSAGES] = 5
+    small.count("reloads")
+    small.count("reloads_failed")
+    big = Scoreboard(4, 2, previous=small)
+    other = big.claim(2)
+    assert other is not None
+    other.rows[1][MESSAGES] = 2
+    big.count("reloads")
+    assert big.totals()["messages"] == 7
+    big.absorb()
+    assert big.previous is small  # its worker lives
+    slot.rows[0][MESSAGES] = 6
+    small.release(slot)
+    assert big.totals()["messages"] == 8
+    big.absorb()
+    assert big.previous is None
+    assert big.totals()["messages"] == 8
+    assert small.totals()["messages"] == 0  # who still looks there counts nothing twice
+    master = big.readings().master
+    assert (master["reloads"], master["reloads_failed"]) == (2, 1)
+    assert small.absorbed
+    assert not big.absorbed
+
+
+def test_stopping_reaches_every_board() -> None:
+    small = Scoreboard(1, 1)
+    slot = small.claim(1)
+    assert slot is not None
+    big = Scoreboard(1, 1, previous=small)
+    big.stop()
+    assert small.stopping

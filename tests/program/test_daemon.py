@@ -187,7 +187,7 @@ def test_name(run: Run, tmp_path: Path, name: str, titles: set[str]) -> None:
     [
         ("raise ZeroDivisionError('as asked')", "recycling.advance", "a round failed, the next one follows"),
         ("raise KeyboardInterrupt('as asked')", "recycling.advance", "unexpected end"),
-        ("raise ZeroDivisionError('as asked')", "strength.fit_lanes", "unexpected end"),
+        ("raise ZeroDivisionError('as asked')", "scaling.fit_lanes", "unexpected end"),
     ],
 )
 def test_what_ends_a_daemon_is_in_its_log(run: Run, tmp_path: Path, fault: str, where: str, said: str) -> None:

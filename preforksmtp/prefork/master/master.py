@@ -1,7 +1,7 @@
 """The master process: one thread, one loop over one selector; it forks workers, watches, replaces and stops
 them.
 
-Everything here runs in the master, except `_become_worker`. Nothing blocks: whatever takes time is a deadline
+Everything here runs in the master. Nothing blocks: whatever takes time is a deadline
 that the loop looks at (`_next_deadline`). It reads no byte from the network.
 
 Signals: TERM graceful stop, INT and QUIT quick stop (a second one: at once), HUP reload, USR1 reopen logs, USR2
@@ -47,10 +47,10 @@ class Master(Workforce):
         super().__init__(config, listeners, boot, log)
         self.audit = Audit(self)
         self.leavers = Leavers(self)
-        self.reload = Reload(self, self.spawn, self.promote, self.leavers)
+        self.reload = Reload(self, self.spawn, self.promote, lambda: self.leavers.waiting)
         self.scaling = Scaling(self, self.reload.dismiss)
         self.reaper = Reaper(self, self.audit.bury, self.reload.died, self.halt)
-        self.recycling = Recycling(self, self.reload)
+        self.recycling = Recycling(self, lambda: self.reload.busy)
         self.upgrade = Upgrade(self, self.scaling.set)
         self.early: Sequence[int] = ()
         self.round_every = ROUND
@@ -127,8 +127,6 @@ class Master(Workforce):
         if self._stop_at:
             times.append(self._stop_at)
         return min(times)
-
-
 
     # -- forking
 
@@ -211,9 +209,6 @@ class Master(Workforce):
             for callback in self.on_ready:
                 self.call(callback)
             self.hook("when_ready")
-
-
-
 
     # -- what signals ask for
 

@@ -8,8 +8,9 @@ not made to wait for its turn: it has stopped accepting already. Nothing here fa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from preforksmtp.prefork.master.child import Child
-from preforksmtp.prefork.master.reload import Reload
 from preforksmtp.prefork.master.workforce import Workforce
 from preforksmtp.prefork.reasons import REASONS, STUCK
 
@@ -17,9 +18,10 @@ from preforksmtp.prefork.reasons import REASONS, STUCK
 class Recycling:
     """Master: who is being replaced. `Child.replacing` marks a worker from the grant until its TERM."""
 
-    def __init__(self, master: Workforce, reload: Reload) -> None:
+    def __init__(self, master: Workforce, reloading: Callable[[], bool]) -> None:
+        """`reloading`: is a reload or roll under way? It replaces workers itself."""
         self._master = master
-        self._reload = reload
+        self._reloading = reloading
         self._leaving: Child | None = None  # granted, and not gone yet
 
     def advance(self) -> None:
@@ -33,7 +35,7 @@ class Recycling:
                 self.replace(worker, REASONS[STUCK])
         if self._leaving is not None and self._leaving.pid not in master.children:
             self._leaving = None
-        if self._leaving is None and not self._reload.busy:
+        if self._leaving is None and not self._reloading():
             due = [worker for worker in serving if worker.slot.retire and not worker.replacing]
             if due:
                 self._leaving = due[0]

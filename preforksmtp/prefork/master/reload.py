@@ -24,7 +24,6 @@ from preforksmtp.prefork.hooks import explain
 from preforksmtp.prefork.master import audit, child
 from preforksmtp.prefork.master.child import Child
 from preforksmtp.prefork.master.generation import Generation, Plan, nothing
-from preforksmtp.prefork.master.leavers import Leavers
 from preforksmtp.prefork.master.rehearsal import Rehearsal
 from preforksmtp.prefork.master.workforce import Workforce
 
@@ -41,16 +40,17 @@ class Reload:
         master: Workforce,
         spawn: Callable[[Generation], Child | None],
         promote: Callable[[Generation, bool], None],
-        leavers: Leavers,
+        hurrying: Callable[[], bool],
     ) -> None:
         """`spawn` forks a worker of a generation, `promote` makes one the current one, and says whether its
-        configuration decides how many workers are wanted."""
+        configuration decides how many workers are wanted. `hurrying`: are old workers being hurried, for the place
+        of a new one?"""
         self.rehearse: Callable[[], None] | None = None  # root's, run in a throw-away child
         self.prepare: Callable[[], Plan] | None = None  # root's, run in the master
         self._master = master
         self._spawn = spawn
         self._promote_to = promote
-        self._leavers = leavers
+        self._hurrying = hurrying
         self._rehearsal: Rehearsal | None = None
         self._canary: Child | None = None
         self._kills = 0
@@ -210,7 +210,7 @@ class Reload:
         assert self._master.candidate is not None
         if self._canary is None:
             self._canary = self._spawn(self._master.candidate)
-            if self._canary is None and now >= self._give_up_at and not self._leavers.waiting:
+            if self._canary is None and now >= self._give_up_at and not self._hurrying():
                 self._fail("no worker can be forked")
         elif self._canary.ready_at is not None:
             self._promote(self._master.candidate)

@@ -95,7 +95,7 @@ class Workforce:
         return [worker for worker in self.children.values() if not worker.reason]
 
     def members(self) -> list[Child]:
-        """Those of them that count: not the canary of a reload, nor one that waits for its replacement."""
+        """Workers that count as wanted ones: not the canary of a reload, nor one that waits for its replacement."""
         candidate = self.candidate
         return [worker for worker in self.serving() if worker.generation is not candidate and not worker.replacing]
 

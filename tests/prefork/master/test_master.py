@@ -1,4 +1,4 @@
-"""The real Master in a process of its own: boot, deaths, signals, stops. `start` proves after each that
+"""The real Master in a process of its own: deaths, signals, stops. `start` proves after each that
 nothing is left."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 from preforksmtp.prefork.master.throttle import LEAST, RATE
 from tests.prefork.conftest import Start
-from tests.processes import descriptors, stat, wait_until
+from tests.processes import stat, wait_until
 
 # -- stopping
 
@@ -127,20 +127,6 @@ def test_a_hanging_hook_does_not_delay_a_stop(start: Start, hook: str) -> None:
 # -- deaths
 
 
-def test_killed_worker_is_replaced_at_once_and_named(start: Start) -> None:
-    server = start(workers=2).ready()
-    files = descriptors(server.pid)
-    (victim, _) = old = sorted(server.children())
-    os.kill(victim, signal.SIGKILL)
-    server.wait_for(f"^ERROR worker {victim} was killed by SIGKILL$")  # and no "next attempt"
-    server.wait_for("ready after", count=3)
-    new = server.children()
-    assert len(new) == 2
-    assert new & set(old) == {old[1]}
-    assert stat(victim) is None  # reaped
-    assert descriptors(server.pid) == files
-
-
 @pytest.mark.parametrize("boot", ["ok", "hang"])
 def test_workers_leave_when_the_master_is_killed(start: Start, boot: str) -> None:
     server = start(workers=2, boot=boot, graceful_timeout=60)  # wait_until() waits for less
@@ -159,46 +145,6 @@ def test_open_session_outlives_the_master(start: Start) -> None:
         server.process.wait()
         assert client.read() == "421 leaving"
     wait_until(lambda: not server.group(), "worker gone")
-
-
-@pytest.mark.parametrize(
-    ("boot", "code", "line"),
-    [
-        ("code 3", 3, "ERROR the app is broken"),
-        ("code 4", 4, "ERROR the app is broken"),
-        ("raise", 3, "ERROR cannot boot"),
-        ("sys.exit", 3, r"ERROR cannot boot: the app called sys.exit\(9\)"),
-    ],
-)
-def test_boot_failure_halts_a_master_that_never_served(start: Start, boot: str, code: int, line: str) -> None:
-    server = start(workers=2, boot=boot)
-    assert server.wait() == code
-    server.wait_for(line)
-    server.wait_for("no worker could boot, giving up")
-    assert not server.matches("serving")
-
-
-def test_boot_timeout_halts_a_master_that_never_served(start: Start) -> None:
-    server = start(boot="hang", boot_timeout=2)
-    assert server.wait() == 3
-    server.wait_for("not ready after boot_timeout 2 s")
-    server.wait_for("in fail$")  # ABRT wrote the stack: where the import hangs
-
-
-def test_death_at_boot_backs_off(start: Start) -> None:
-    server = start(boot="die")
-    server.wait_for(r"was killed by SIGKILL while booting; next attempt in 1 s")
-    server.wait_for(r"was killed by SIGKILL while booting; next attempt in 2 s")
-    assert len(server.matches("^INFO booting")) == 2
-    assert server.stop(signal.SIGTERM) == 0  # at once, not after the pause
-
-
-def test_deaths_at_boot_halt_a_master_that_never_served(start: Start) -> None:
-    server = start(workers=2, boot="die")
-    assert server.wait() == 3
-    server.wait_for("was killed by SIGKILL while booting; no worker could boot, giving up")
-    # Three attempts of two workers; the master may be faster than the last one of them.
-    assert len(server.matches("^INFO booting")) in (5, 6)
 
 
 def test_crashes_after_ready_are_replaced_at_a_bounded_rate(start: Start) -> None:
@@ -274,39 +220,7 @@ def test_a_master_that_slept_does_not_blame_its_workers(start: Start) -> None:
     assert not server.matches("no heartbeat")
 
 
-def test_foreign_children_are_reaped_and_ignored(start: Start) -> None:
-    server = start(before_fork="foreign").ready()
-    wait_until(lambda: set(server.group()) == server.children(), "foreign child reaped")
-    assert len(server.children()) == 1
-
-
-def test_counters_survive_kill_9(start: Start) -> None:
-    server = start().ready()
-    for round_ in range(1, 3):
-        assert server.ask("count") == "1"
-        with server.connect() as client:
-            pid = int(client.ask("pid"))
-            os.kill(pid, signal.SIGKILL)
-            assert client.read() == ""
-        server.wait_for("was killed by SIGKILL", count=round_)
-        server.wait_for("ready after", count=round_ + 1)
-        totals = server.totals()
-        assert (totals["messages"], totals["sessions"]) == (round_, 2 * round_)
-
-
-# -- signals in the fork window
-
-
-def test_signals_in_the_fork_window_are_not_lost(start: Start) -> None:
-    """A worker stays between fork() and its handlers until TERM is there; one to the master must count as well."""
-    server = start(before_fork="slow fork")
-    server.wait_for("forked, slot 0")
-    (worker,) = server.children()
-    os.kill(worker, signal.SIGTERM)
-    server.wait_for(f"worker {worker} was killed by SIGTERM while booting")
-    server.wait_for("forked, slot 0", count=2)
-    assert server.stop(signal.SIGTERM) == 0
-    assert not server.matches("^INFO booting")
+# -- many signals
 
 
 def test_storm_of_signals_ends_in_the_right_state(start: Start) -> None:

@@ -1,11 +1,10 @@
-"""Generations under the real Master: roll, HUP without root's half, and a scoreboard that outlives a bigger one."""
+"""Generations under the real Master: roll, and HUP without root's half."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-from preforksmtp.prefork.scoreboard import MESSAGES, Scoreboard
 from tests.prefork.conftest import Start
 from tests.processes import wait_until
 
@@ -73,40 +72,3 @@ def test_hup_while_the_first_generation_boots_is_harmless(start: Start) -> None:
     server.send(signal.SIGHUP)
     server.wait_for("reload done")
     wait_until(lambda: len(server.children()) == 2, "two workers")
-
-
-def test_a_bigger_scoreboard_counts_the_smaller_ones_workers() -> None:
-    small = Scoreboard(1, 1)
-    slot = small.claim(1)
-    assert slot is not None
-    slot.rows[0][MESSAGES] = 5
-    small.count("reloads")
-    small.count("reloads_failed")
-    big = Scoreboard(4, 2, previous=small)
-    other = big.claim(2)
-    assert other is not None
-    other.rows[1][MESSAGES] = 2
-    big.count("reloads")
-    assert big.totals()["messages"] == 7
-    big.absorb()
-    assert big.previous is small  # its worker lives
-    slot.rows[0][MESSAGES] = 6
-    small.release(slot)
-    assert big.totals()["messages"] == 8
-    big.absorb()
-    assert big.previous is None
-    assert big.totals()["messages"] == 8
-    assert small.totals()["messages"] == 0  # who still looks there counts nothing twice
-    master = big.readings().master
-    assert (master["reloads"], master["reloads_failed"]) == (2, 1)
-    assert small.absorbed
-    assert not big.absorbed
-
-
-def test_stopping_reaches_every_board() -> None:
-    small = Scoreboard(1, 1)
-    slot = small.claim(1)
-    assert slot is not None
-    big = Scoreboard(1, 1, previous=small)
-    big.stop()
-    assert small.stopping

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 
-import pytest
-
-from preforksmtp.prefork.master.wakeup import BURST, RATE, Wakeup
-
-
-@pytest.fixture
-def wakeup():
-    before = {number: signal.getsignal(number) for number in signal.valid_signals() if number < signal.SIGRTMIN}
-    wakeup = Wakeup(signal.SIGABRT)
-    yield wakeup
-    wakeup.close()
-    for number, handler in before.items():
-        if signal.getsignal(number) is not handler and handler is not None:
-            signal.signal(number, handler)
+from preforksmtp.prefork.master.wakeup import BURST, RATE
 
 
 def test_an_ordinary_round_is_no_stop(wakeup):
