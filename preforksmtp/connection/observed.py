@@ -16,7 +16,6 @@ from preforksmtp.connection.journal import BODY_HOOKS, STAGES, Books, SessionJou
 from preforksmtp.logs.sessions import SessionRecord
 from preforksmtp.net.wire import Wire
 from preforksmtp.prefork import scoreboard
-from preforksmtp.prefork.tallies import key
 from preforksmtp.prefork.worker.seat import Seat
 from preforksmtp.smtp.reply import LIMITS, Reply
 from preforksmtp.smtp.session import Session
@@ -76,8 +75,8 @@ class ObservedJournal(SessionJournal):
 
     def _time(self, hook: str, spent: float) -> None:
         tally = self._books.tally
-        tally.count("hook", hook, str(bisect_left(scoreboard.BOUNDS, spent)))
-        tally.add(key("hook_ns", hook), int(spent * 1e9))
+        tally.add(f"hook {hook} {bisect_left(scoreboard.BOUNDS, spent)}")
+        tally.add(f"hook_ns {hook}", int(spent * 1e9))
 
     def greeted(self) -> None:
         self._row[scoreboard.GREETED] += 1
@@ -90,7 +89,7 @@ class ObservedJournal(SessionJournal):
             self._row[scoreboard.BUCKETS + bisect_left(scoreboard.BOUNDS, spent)] += 1
         super().message(session, transaction, size, answer)
         if answer.code >= 400:
-            self._books.tally.add(key("accepted", "rcpt"), len(transaction.recipients))
+            self._books.tally.add("accepted rcpt", len(transaction.recipients))
             self._count_refusal("message", answer)
 
     def refused(self, session: Session, verb: str, answer: Reply, argument: str = "") -> None:
@@ -106,9 +105,9 @@ class ObservedJournal(SessionJournal):
                 self._why = self._why or "limit"
 
     def abandoned(self, transaction: Transaction) -> None:
-        self._books.tally.count("accepted", "mail")
+        self._books.tally.add("accepted mail")
         if transaction.recipients:
-            self._books.tally.add(key("accepted", "rcpt"), len(transaction.recipients))
+            self._books.tally.add("accepted rcpt", len(transaction.recipients))
 
     def authenticated(
         self, session: Session, mechanism: str, username: str | None, binding: str = "", claimed: str = ""
@@ -144,9 +143,9 @@ class ObservedJournal(SessionJournal):
         tally, traffic, open_one = self._books.tally, self._traffic, self._transaction()
         if open_one is not None:
             self.abandoned(open_one)
-        tally.count("ended", self._why or how)
-        tally.add(key("wire", "in"), traffic.received)
-        tally.add(key("wire", "out"), traffic.sent)
+        tally.add(f"ended {self._why or how}")
+        tally.add("wire in", traffic.received)
+        tally.add("wire out", traffic.sent)
 
 
 class _Watched:

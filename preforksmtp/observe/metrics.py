@@ -17,6 +17,7 @@ from preforksmtp.prefork.scoreboard import BOUNDS, STATES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "preforksmtp_"
+ENDS = ("quit", "left", "reset", "timeout", "limit", "told", "tls", "error")  # how a session may end
 
 Values = Iterable[tuple[str, float]]  # ('{label="value"}' or "", value)
 
@@ -51,11 +52,13 @@ def _each(attribute: str) -> Callable[[Snapshot, Facts], Values]:
     ]
 
 
-def _tallied(family: str, *names: str) -> Callable[[Snapshot, Facts], Values]:
-    """Each tally of this family, its labels by these names."""
+def _tallied(family: str, *names: str, known: Sequence[str] = ()) -> Callable[[Snapshot, Facts], Values]:
+    """Each tally of this family, its labels by these names; the `known` ones from the beginning, with 0, or nobody sees
+    their first event as an increase."""
+    zeros = {tallies.key(family, label): 0 for label in known}
 
     def values(snapshot: Snapshot, facts: Facts) -> Values:
-        for key, count in sorted(snapshot.readings.tallies.items()):
+        for key, count in sorted((zeros | snapshot.readings.tallies).items()):
             kind, labels = tallies.labels(key)
             if kind == family and len(labels) == len(names):
                 yield _labels(**dict(zip(names, labels, strict=True))), count
@@ -168,14 +171,15 @@ FAMILIES = (
     Family("timeouts_by_limit_total", "counter", "Sessions ended by silence or slowness, by the setting.",
            _tallied("timeout", "limit")),
     Family("handler_errors_total", "counter", "Exceptions of the application, by hook.",
-           _tallied("hook_error", "hook")),
+           _tallied("hook_error", "hook", known=("message", "stream", "spool"))),
     Family("handler_deferred_total", "counter", "4xx of the application that have a cause, by hook.",
-           _tallied("hook_deferred", "hook")),
+           _tallied("hook_deferred", "hook", known=("message", "stream"))),
     Family("sessions_ended_total", "counter", "Sessions that are over, by how they ended.",
-           _tallied("ended", "reason")),
+           _tallied("ended", "reason", known=ENDS)),
     Family("wire_bytes_total", "counter", "Octets of SMTP received and sent by sessions that are over.",
-           _tallied("wire", "direction")),
-    Family("log_lines_lost_total", "counter", "Lines that could not be written, by log.", _tallied("lost", "log")),
+           _tallied("wire", "direction", known=("in", "out"))),
+    Family("log_lines_lost_total", "counter", "Lines that could not be written, by log.",
+           _tallied("lost", "log", known=("error", "access", "transcript"))),
     Family("spool_files", "gauge", "Bodies that are in temporary files now.",
            lambda snapshot, _: [("", sum(worker.spooled for worker in snapshot.workers))]),
     Family("free_bytes", "gauge", "Room where messages are stored, as far as that is known.",
@@ -190,7 +194,7 @@ FAMILIES = (
     Family("last_reload_timestamp_seconds", "gauge", "When the last reload ended; 0 where there was none.",
            _reload_time),
     Family("worker_restarts_total", "counter", "Workers that were replaced, by reason.",
-           _tallied("restart", "reason")),
+           _tallied("restart", "reason", known=("died", "hung", "recycled", "reload"))),
     Family("saturated", "gauge", "Whether all session threads of all ready workers are busy.",
            lambda snapshot, _: [("", int(snapshot.saturated))]),
     Family("application_healthy", "gauge", "0 where Handler.healthy says no in all ready workers.",
