@@ -2,6 +2,7 @@
 
     preforksmtpctl show workers          same as: python3 -m preforksmtp.ctl show workers
     preforksmtpctl reload
+    preforksmtpctl top
 
 Exit codes: 0 carried out; 1 it was refused, or it failed; 2 usage; 3 no server answers; 4 no outcome in time.
 """
@@ -13,58 +14,50 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from preforksmtp import __version__
 from preforksmtp.config.model import ConfigError
 from preforksmtp.config.settings import BY_NAME
+from preforksmtp.control import choice, completion
 from preforksmtp.control.client import Outcome, Overdue, Unreachable, give
-from preforksmtp.control.orders import ORDERS
+from preforksmtp.control.orders import ORDERS, Refused, find
+from preforksmtp.control.tables import TEXTS
+from preforksmtp.control.top import Top
 from preforksmtp.control.whereabouts import find_socket
 from preforksmtp.logs.escaping import escape
 
 OK, FAILED, USAGE, UNREACHABLE, OVERDUE = range(5)
-
-# What a table of workers, or of sessions, shows: the key in the answer, the head of the column.
-WORKERS = {
-    "pid": "PID",
-    "generation": "GEN",
-    "state": "STATE",
-    "age_seconds": "AGE",
-    "heartbeat_seconds": "BEAT",
-    "sessions_active": "ACTIVE",
-    "sessions_limit": "LIMIT",
-    "sessions": "SESSIONS",
-    "messages": "MESSAGES",
-    "memory_bytes": "MEMORY",
-    "cpu_seconds": "CPU",
-    "oldest_session_seconds": "OLDEST",
-    "longest_handler_seconds": "HANDLER",
-    "retiring": "RETIRING",
-}
-SESSIONS = {
-    "worker": "WORKER",
-    "session": "SESSION",
-    "peer": "PEER",
-    "seconds": "AGE",
-    "helo": "HELO",
-    "user": "USER",
-    "tls": "TLS",
-    "sender": "SENDER",
-    "recipients": "RCPTS",
-    "hook": "HANDLER",
-    "hook_seconds": "FOR",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Give one order; the exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # of `| head`: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.completion:
+        print(completion.script(arguments.completion, _options()))
+        return OK
+    try:
+        chosen = choice.Choice.of(arguments)
+        if arguments.order != ["top"]:
+            find(arguments.order)  # before anybody is asked: a word that is misspelt is no order to a server
         path = arguments.socket or find_socket(arguments.config, os.environ)
-        outcome = give(path, arguments.order, arguments.timeout, _trusted(arguments.user))
-    except ConfigError as error:
+        trusted = _trusted(arguments.user)
+        if arguments.order == ["top"]:
+            Top(lambda words: give(path, words, arguments.timeout, trusted), chosen).run(once=arguments.once)
+            return OK
+        outcome = give(path, arguments.order, arguments.timeout, trusted)
+    except (ConfigError, Refused, choice.Wrong) as error:
         return _complain(str(error), USAGE)
     except Unreachable as error:
         return _complain(str(error), UNREACHABLE)
@@ -72,13 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"no outcome within {arguments.timeout:g} s; the order goes on", OVERDUE)
     except KeyboardInterrupt:
         return _complain("not waiting for the outcome any longer; the order goes on", OVERDUE)
-    return _show(arguments.order, outcome, arguments.json)
+    return _show(arguments.order, outcome, chosen, arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
     says = {order: f"{order.words} {order.argument}".strip() for order in ORDERS}
     width = max(map(len, says.values()))
     orders = "\n".join(f"  {text:<{width}}  {order.help}" for order, text in says.items())
+    orders += f"\n  {'top':<{width}}  What goes on, each second anew, until ^C."
     parser = argparse.ArgumentParser(
         prog="preforksmtpctl",
         description="Orders to a running preforksmtp, over its control socket. Waits for the outcome.",
@@ -86,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "4 no outcome in time.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("order", nargs="+", metavar="ORDER", help="what to do, see below")
+    parser.add_argument("order", nargs="*", metavar="ORDER", help="what to do, see below")
     parser.add_argument("-s", "--socket", metavar="PATH", help="the control socket; default: that of the configuration")
     parser.add_argument(
         "-c",
@@ -102,8 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t", "--timeout", metavar="SECONDS", type=_seconds, default=0.0, help="wait no longer; default: for ever"
     )
+    parser.add_argument("--changed", action="store_true", help="show config: only what differs from the default")
+    choice.add_arguments(parser)
+    parser.add_argument("--once", action="store_true", help="top: print once; so does any output but a terminal")
+    parser.add_argument("--completion", choices=completion.SHELLS, help="print the completion of this shell, and end")
     parser.add_argument("--version", action="version", version=f"preforksmtpctl {__version__}")
     return parser
+
+
+def _options() -> list[str]:
+    return [option for action in _parser()._actions for option in action.option_strings if option.startswith("--")]
 
 
 def _seconds(text: str) -> float:
@@ -129,121 +131,19 @@ def _complain(line: str, code: int) -> int:
     return code
 
 
-def _show(order: Sequence[str], outcome: Outcome, as_json: bool) -> int:
+def _show(order: Sequence[str], outcome: Outcome, chosen: choice.Choice, as_json: bool) -> int:
     """Print the outcome; the exit code."""
+    result: Any = outcome.result
+    if outcome.ok:
+        result = chosen.apply(" ".join(order[:2]), result)
     if as_json:
-        answer = {"ok": outcome.ok, **({"result": outcome.result} if outcome.ok else {"error": outcome.error})}
+        answer = {"ok": outcome.ok, **({"result": result} if outcome.ok else {"error": outcome.error})}
         print(json.dumps(answer, indent=1))
         return OK if outcome.ok else FAILED
     if not outcome.ok:
         return _complain(escape(outcome.error), FAILED)
-    text = _TEXTS.get(" ".join(order[:2]), str)(outcome.result)
-    print(text)
+    print(TEXTS.get(" ".join(order[:2]), str)(result))
     return OK
-
-
-def _workers(result: Any) -> str:
-    return _table(WORKERS, result) or "no workers"
-
-
-def _sessions(result: Any) -> str:
-    lines = [_table(SESSIONS, [line for line in result["sessions"] if "session" in line]) or "no sessions"]
-    left_out = sum(line.get("left_out", 0) for line in result["sessions"])
-    if left_out:
-        lines.append(f"and {left_out} more")
-    faults = [line for line in result["sessions"] if "fault" in line]
-    lines += [f"worker {line['worker']} cannot say: {escape(str(line['fault']))}" for line in faults]
-    if result["silent"]:
-        lines.append(f"no answer from worker {', '.join(map(str, result['silent']))}")
-    return "\n".join(lines)
-
-
-def _stats(result: Any) -> str:
-    handler = result["handler_seconds"]
-    ready = sum(worker["state"] == "ready" for worker in result["workers"])
-    rows = {
-        "state": result["state"] + (f" ({result['unready']})" if result["unready"] else ""),
-        "version": result["version"],
-        "master": result["master"],
-        "uptime": _duration(result["uptime_seconds"]),
-        "workers": f"{ready}/{result['workers_wanted']} ready",
-        "sessions active": f"{result['sessions_active']} of {result['sessions_limit']}",
-        "queued": result["queued"],
-        **{name.replace("_", " "): value for name, value in result["totals"].items()},
-        "handler calls": handler["count"],
-        **{f"handler {share}": _latency(handler[share]) for share in ("p50", "p95", "p99")},
-    }
-    width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
-
-
-def _latency(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.3g} ms"
-
-
-def _config(result: Any) -> str:
-    width = max(len(row["name"]) for row in result)
-    return "\n".join(f"{row['name']:<{width}} = {escape(row['value'])}  # {escape(row['origin'])}" for row in result)
-
-
-def _listeners(result: Any) -> str:
-    return "\n".join(map(escape, result)) or "no listeners"
-
-
-def _threads(result: Any) -> str:
-    blocks = []
-    for thread in result["threads"]:
-        if "left_out" in thread:
-            blocks.append(f"and {thread['left_out']} more threads")
-            continue
-        name, session, stack = (str(thread.get(key) or "") for key in ("thread", "session", "stack"))
-        head = f"{name}, session {session}" if session else name
-        lines = [f"  {escape(line)}" for line in stack.rstrip("\n").split("\n")]
-        blocks.append("\n".join([escape(head), *lines]))
-    return "\n\n".join(blocks)
-
-
-_TEXTS: Mapping[str, Callable[[Any], str]] = {
-    "show workers": _workers,
-    "show sessions": _sessions,
-    "show stats": _stats,
-    "show config": _config,
-    "show listeners": _listeners,
-    "worker dump": _threads,
-}
-
-
-def _table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Columns as wide as what is in them; "" for no rows."""
-    if not rows:
-        return ""
-    cells = [[_cell(key, row.get(key)) for key in columns] for row in rows]
-    lines = [list(columns.values()), *cells]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-def _cell(key: str, value: Any) -> str:
-    if key == "sender":  # the null reverse-path is <>, no transaction is -
-        return "-" if value is None else f"<{escape(value)}>"
-    if value is None or value == "":
-        return "-"
-    if key.endswith("seconds"):
-        return _duration(value) if value else "-"
-    if key.endswith("bytes"):
-        return f"{value / (1 << 20):.1f}M"
-    return escape(str(value))
-
-
-def _duration(seconds: float) -> str:
-    """Two units of it."""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours < 24 else f"{hours // 24}d{hours % 24:02}h"
 
 
 if __name__ == "__main__":

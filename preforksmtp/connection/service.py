@@ -30,6 +30,7 @@ from preforksmtp.smtp.address import is_host_name
 from preforksmtp.smtp.dialogue import Dialogue
 from preforksmtp.smtp.reply import Reply
 from preforksmtp.smtp.session import Endpoint, Session
+from preforksmtp.smtp.transaction import Transaction
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -175,7 +176,30 @@ def describe(seat: Seat) -> dict[str, Any]:
         "user": session.user or "",
         "sender": transaction.sender if transaction is not None else None,
         "recipients": len(transaction.recipients) if transaction is not None else 0,
+        "stage": _stage(seat, session, transaction),
+        "messages": dialogue.begun if dialogue is not None else 0,
+        **_activity(seat),
     }
+
+
+def _stage(seat: Seat, session: Session, transaction: Transaction | None) -> str:
+    """What a session is at now."""
+    if seat.hook:
+        return seat.hook
+    if seat.dialogue is None:
+        return "connect"
+    if transaction is not None:
+        return "rcpt" if transaction.recipients else "mail"
+    return "command" if session.helo else "helo"
+
+
+def _activity(seat: Seat) -> dict[str, Any]:
+    line: Any = seat.line
+    try:
+        silent, received, sent = line.activity()
+    except (AttributeError, OSError):  # it has just ended
+        return {}
+    return {"idle_seconds": round(silent, 3), "received": received, "sent": sent}
 
 
 def _say(wire: Wire | TranscribedWire, answer: Reply) -> None:

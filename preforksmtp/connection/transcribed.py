@@ -32,6 +32,7 @@ class TranscribedWire:
         self._greeted = False
         # What needs no record goes straight through.
         self.wake, self.interrupt, self.cut = wire.wake, wire.interrupt, wire.cut
+        self.dismiss, self.activity = wire.dismiss, wire.activity
         self.wait = wire.wait
         self.pause = wire.pause
         self.keep_pace = wire.keep_pace

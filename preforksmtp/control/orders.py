@@ -7,6 +7,7 @@ Raises Refused with one line for an order that cannot be carried out.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import signal
 from collections.abc import Callable, Generator, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from preforksmtp.observe.snapshot import Facts, as_json, take, workers_json
 from preforksmtp.prefork.master import child
 from preforksmtp.prefork.master.query import Inquiry
-from preforksmtp.prefork.questions import SESSIONS, STACKS, Line
+from preforksmtp.prefork.questions import CLOSE, SESSIONS, STACKS, Line, named
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master.child import Child
@@ -60,14 +61,7 @@ class Orders:
 
     def find(self, words: Sequence[str]) -> tuple[Order, str]:
         """The order that these words are, and its argument."""
-        for order in ORDERS:
-            name = order.words.split()
-            if list(words[: len(name)]) == name:
-                rest = words[len(name) :]
-                if len(rest) != bool(order.argument):
-                    raise Refused(f"{order.words} takes {order.argument or 'no argument'}")
-                return order, rest[0] if rest else ""
-        raise Refused(f"unknown order {' '.join(words)!r}; there are {', '.join(order.words for order in ORDERS)}")
+        return find(words)
 
     # -- show
 
@@ -94,12 +88,38 @@ class Orders:
         sessions.sort(key=lambda line: -line.get("seconds", 0.0))
         return {"sessions": sessions, "silent": [pid for pid, lines in answers.items() if lines is None]}
 
-    def _ask(self, kind: int, workers: Sequence[Child]) -> Generator[None, None, dict[int, list[Line] | None]]:
+    def show_clients(self, _: str) -> Steps:
+        """Sessions and their messages by address."""
+        answer = yield from self.show_sessions("")
+        clients: dict[str, dict[str, Any]] = {}
+        for line in answer["sessions"]:
+            if "peer" in line:
+                peer = line["peer"].rpartition(":")[0].strip("[]") or line["peer"]
+                client = clients.setdefault(peer, {"client": peer, "sessions": 0, "messages": 0, "received": 0})
+                client["sessions"] += 1
+                client["messages"] += line.get("messages", 0)
+                client["received"] += line.get("received", 0)
+        return sorted(clients.values(), key=lambda client: (-client["sessions"], -client["messages"]))
+
+    def session_close(self, name: str) -> Steps:
+        workers = [worker for worker in self.master.children.values() if worker.ready_at is not None]
+        answers = yield from self._ask(CLOSE, workers, named(name))
+        found = [line for lines in answers.values() for line in lines or ()]
+        if not found:
+            silent = [str(pid) for pid, lines in answers.items() if lines is None]
+            more = f"; no answer from worker {', '.join(silent)}" if silent else ""
+            raise Refused(f"there is no session {name}{more}")
+        hook = str(found[0].get("hook") or "")
+        return f"session {name} is closed" + (f"; its call of the handler's {hook} goes on" if hook else "")
+
+    def _ask(
+        self, kind: int, workers: Sequence[Child], argument: int = 0
+    ) -> Generator[None, None, dict[int, list[Line] | None]]:
         while self._asking:  # somebody else's inquiry
             yield
         self._asking = True
         try:
-            inquiry = Inquiry(kind, workers, self.master.audit.condemn)
+            inquiry = Inquiry(kind, workers, self.master.audit.condemn, argument)
             while not inquiry.over():
                 yield
         finally:
@@ -268,10 +288,26 @@ class Orders:
             raise Refused("the server is stopping")
 
 
+def find(words: Sequence[str]) -> tuple[Order, str]:
+    """The order that these words are, and its argument. Refused."""
+    for order in ORDERS:
+        name = order.words.split()
+        if list(words[: len(name)]) == name:
+            rest = words[len(name) :]
+            if len(rest) != bool(order.argument):
+                raise Refused(f"{order.words} takes {order.argument or 'no argument'}")
+            return order, rest[0] if rest else ""
+    said, known = " ".join(words), [order.words for order in ORDERS]
+    near = difflib.get_close_matches(" ".join(words[:2]), known, n=1) or difflib.get_close_matches(said, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    raise Refused(f"unknown order {said!r}; {hint}")
+
+
 ORDERS = (
     Order("show workers", "", "Each worker: state, age, sessions, memory.", Orders.show_workers),
     Order("show sessions", "", "Each session: client, transaction, and the handler's call that runs.",
           Orders.show_sessions),
+    Order("show clients", "", "Each client: its sessions, and their messages.", Orders.show_clients),
     Order("show listeners", "", "The addresses that are listened on.", Orders.show_listeners),
     Order("show stats", "", "Counters and gauges of the whole server.", Orders.show_stats),
     Order("show config", "", "Each setting in force, and where it comes from.", Orders.show_config),
@@ -282,6 +318,8 @@ ORDERS = (
     Order("upgrade", "", "Start the program anew and hand over the sockets, as USR2 does.", Orders.upgrade),
     Order("reopen", "", "Reopen the logs, as USR1 does.", Orders.reopen),
     Order("scale", "N|+N|-N", "So many workers, until the next reload.", Orders.scale),
+    Order("session close", "ID", "End one session: its client hears 421, or is cut off in the middle of something.",
+          Orders.session_close),
     Order("worker drain", "PID", "Replace one worker: the new one serves first, then the old one drains.",
           Orders.worker_drain),
     Order("worker kill", "PID", "Kill one worker at once; another takes its place.", Orders.worker_kill),

@@ -25,6 +25,10 @@ FULL = (BlockingIOError, ssl.SSLWantWriteError)  # send: the client has not read
 _WAKING = 0.001  # the kernel timeout of a read that is to look round
 
 
+DISMISSED = b"421 4.3.2 Closed by the operator, try again later\r\n"
+_INFO = struct.Struct("=52xI64xQQ")  # struct tcp_info: milliseconds since data came, octets acknowledged, and received
+
+
 class Traffic(Protocol):
     """What counts octets: each function does what the one it is given does."""
 
@@ -75,6 +79,22 @@ class Stream:
     def cut(self) -> None:
         """See prefork/worker/seat.py."""
         socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # SSLSocket's own would let the session go on in clear
+
+    def dismiss(self) -> None:
+        """See prefork/worker/seat.py. In TLS, or in the middle of something, no word would be understood."""
+        if self._waits and not self._tls:
+            socket.socket.send(self._sock, DISMISSED, AT_ONCE)
+        self.cut()
+
+    def activity(self) -> tuple[float, int, int]:
+        """Any thread: seconds since the client sent something, octets received, octets sent. Linux and TCP; elsewhere
+        nothing is known, which is 0."""
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+            silent, sent, received = _INFO.unpack(info)
+        except (OSError, AttributeError, struct.error):
+            return 0.0, 0, 0
+        return silent / 1000, received, sent
 
     # --- sending
 

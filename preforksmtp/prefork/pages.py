@@ -10,6 +10,7 @@ from __future__ import annotations
 from preforksmtp.prefork.memory import Memory
 
 PAGE = 256 * 1024  # bytes of one answer
+LAST_WORDS = 1000  # bytes of them
 _LENGTH = 8  # bytes in front of it
 
 
@@ -30,6 +31,11 @@ class Pages:
         page = self._pages[slot]
         length = int.from_bytes(page[:_LENGTH], "little")
         return bytes(page[_LENGTH : _LENGTH + min(length, PAGE)])
+
+    def last_words(self, slot: int) -> str:
+        """Master, of a worker that died while it booted: what it had to say, on one line of its own choice."""
+        text = self.read(slot)[:LAST_WORDS].decode("utf-8", "replace")
+        return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
     def release(self, slot: int) -> None:
         """Master, once the worker of this slot is reaped."""

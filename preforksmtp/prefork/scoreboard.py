@@ -148,6 +148,7 @@ class Slot:
     forked = _Word(3)
     closing = _Word(4)  # 1 = nobody serves its queue after it
     question = _Word(5)  # see questions.py
+    argument = _Word(6)  # of that question
     # Written by the worker's main thread; the first heartbeat and the first state by the master.
     claimed = _Gauge(0, DRAINING)  # its state
     ready = _Gauge(1, _NOW)  # when the worker became READY; 0 = not yet

@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import traceback
 from types import ModuleType
 from typing import Any
@@ -25,12 +26,21 @@ from preforksmtp.smtp.hooks import Hooks
 DEFAULT_ATTRIBUTE = "handler"
 
 
+_PLACE = re.compile(r'  File "([^"]+)", line (\d+)')
+
+
 class AppError(Exception):
     """The application cannot be loaded."""
 
     def __init__(self, line: str, trace: str = "") -> None:
         super().__init__(line)
         self.trace = trace
+
+    @property
+    def line(self) -> str:
+        """What is wrong, and where in the application that was: "app.py, line 24: ..."."""
+        places = _PLACE.findall(self.trace)
+        return f"{os.path.basename(places[-1][0])}, line {places[-1][1]}: {self}" if places else str(self)
 
 
 def load_app(text: str) -> Hooks:

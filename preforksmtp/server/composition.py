@@ -184,6 +184,7 @@ class Composition:
                 worker.on_exit.append(partial(hooks.handler.stop, worker))
         except AppError as error:
             self.complain(error)
+            worker.confess(error.line)
             raise BootFailed(BAD_APP, "worker cannot load the application") from None
         vitals = self._vitals(worker, hooks)
         terms = [

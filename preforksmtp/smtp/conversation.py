@@ -217,6 +217,11 @@ class Conversation:
 
     # --- the transaction
 
+    @property
+    def begun(self) -> int:
+        """Transactions, so far."""
+        return self._transactions
+
     def may_begin(self) -> bool:
         """While the worker drains: is there time for one that is the first?"""
         return not self._transactions and not self.wire.hurried

@@ -523,3 +523,87 @@ def test_a_wait_can_be_cut_short(serve: Serve, ctl: Ctl, tmp_path: Path) -> None
         assert "no outcome within 0.2 s; the order goes on" in done.stderr
         (tmp_path / "hold").unlink()
         assert talk.read().startswith("250")
+
+
+# --- sessions, clients, and what is to be seen of them
+
+
+def test_sessions_sorted_and_filtered(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve)
+    with Talk(server.port()) as one, Talk(server.port()) as two:
+        assert one.ask("EHLO one.example").startswith("250")
+        assert one.ask("MAIL FROM:<a@example.com>").startswith("250")
+        assert two.ask("EHLO two.example").startswith("250")
+
+        def shown(*options: str) -> list[str]:
+            return [line["helo"] for line in ctl.ask("show", "sessions", *options)["sessions"]]
+
+        assert shown("--sort", "bytes") == ["one.example", "two.example"]
+        assert shown("--stage", "mail") == ["one.example"]
+        assert shown("--peer", "127.0.0.0/8", "--limit", "1") == ["one.example"]
+        assert shown("--peer", "192.0.2.1") == shown("--login", "bob") == []
+        (client,) = ctl.ask("show", "clients")
+        assert (client["client"], client["sessions"], client["messages"]) == ("127.0.0.1", 2, 1)
+        session = ctl.ask("show", "sessions", "--stage", "mail")["sessions"][0]
+        assert session["bind"] == LOOPBACK
+        assert session["received"] == len("EHLO one.example\r\nMAIL FROM:<a@example.com>\r\n")
+        assert "no session" not in ctl.run("top", "--once").stdout
+
+
+def test_one_session_is_closed(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve, "-w", "2")
+    with Talk(server.port()) as one, Talk(server.port()) as two:
+        for talk in (one, two):
+            assert talk.ask("EHLO x").startswith("250")
+        names = {line["peer"]: line["session"] for line in ctl.ask("show", "sessions")["sessions"]}
+        name = names["{}:{}".format(*one.socket.getsockname())]
+        assert ctl.ask("session", "close", name) == f"session {name} is closed"
+        assert one.read().startswith("421 4.3.2")
+        assert one.read() == ""
+        assert two.ask("NOOP").startswith("250")
+        assert ctl.refusal("session", "close", name) == f"there is no session {name}"
+
+
+def test_a_misspelt_order_is_none_at_all(ctl: Ctl) -> None:
+    done = ctl.run("relaod")
+    assert done.returncode == 2
+    assert done.stderr == "preforksmtpctl: error: unknown order 'relaod'; did you mean 'reload'?\n"
+    assert "takes no argument" in ctl.run("reload", "now").stderr
+
+
+def test_what_differs_from_the_default(serve: Serve, ctl: Ctl) -> None:
+    begin(serve, "-w", "2")
+    names = {row["name"] for row in ctl.ask("show", "config", "--changed")}
+    assert {"workers", "bind", "control_socket"} <= names
+    assert "threads" not in names
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(ctl: Ctl, shell: str, tmp_path: Path) -> None:
+    script = ctl.run("--completion", shell).stdout
+    if shell == "zsh":
+        assert script.startswith("autoload")
+        return
+    (tmp_path / "complete").write_text(script)
+    ask = f"source {tmp_path}/complete; COMP_WORDS=(preforksmtpctl show se); COMP_CWORD=2; _preforksmtpctl; echo ${{COMPREPLY[*]}}"
+    assert subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout == "sessions\n"
+
+
+def test_a_reader_that_leaves_is_no_error(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    begin(serve)
+    command = f"{sys.executable} -m preforksmtp.ctl -s {SOCKET} show config | head -n 1"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("app")
+    assert done.stderr == ""
+
+
+def test_a_reload_that_fails_says_why(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    begin(serve)
+    good = (tmp_path / "app.py").read_text()
+    (tmp_path / "app.py").write_text(good + "\n1 / 0\n")
+    line = len(good.splitlines()) + 2
+    said = ctl.refusal("reload")
+    assert f"app.py, line {line}: app 'app:Mail': importing app raised ZeroDivisionError: division by zero" in said
+    (tmp_path / "app.py").write_text(good)
+    assert ctl.ask("reload").startswith("reloaded")

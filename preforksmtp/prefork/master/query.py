@@ -19,7 +19,9 @@ from preforksmtp.prefork.master.child import Child
 from preforksmtp.prefork.questions import KINDS, Line
 
 PATIENCE = 1.0  # seconds
-_NUMBERS = ("seconds", "hook_seconds", "recipients", "left_out")  # all else in a line is text, or null
+_NUMBERS = (
+    "seconds", "hook_seconds", "idle_seconds", "recipients", "messages", "received", "sent", "left_out",
+)  # all else in a line is text, or null
 _TEXT, _STACK = 1000, 100_000  # most characters of one, and of a stack
 
 
@@ -28,7 +30,9 @@ class Inquiry:
 
     _number = 0
 
-    def __init__(self, kind: int, workers: Sequence[Child], condemn: Callable[[Child, str], object]) -> None:
+    def __init__(
+        self, kind: int, workers: Sequence[Child], condemn: Callable[[Child, str], object], argument: int = 0
+    ) -> None:
         """`condemn`: what to do about a worker whose answer is none, and what is wrong with it."""
         self._condemn = condemn
         Inquiry._number += 1
@@ -37,7 +41,8 @@ class Inquiry:
         self.deadline = time.monotonic() + PATIENCE
         self._waiting = list(workers)
         for worker in workers:
-            worker.slot.question = self._question
+            worker.slot.argument = argument
+            worker.slot.question = self._question  # last: it is what a worker looks at
             worker.send(signal.SIGURG)
 
     def over(self) -> bool:

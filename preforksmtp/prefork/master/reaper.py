@@ -70,6 +70,7 @@ class Reaper:
         worker.status = status
         left = worker.slot.state == scoreboard.DRAINING
         calls, active = worker.slot.calls(), worker.slot.active()
+        words = "" if worker.ready_at else worker.generation.board.pages.last_words(worker.slot.index)
         self._audit(worker)
         worker.generation.board.release(worker.slot)
         master.board.absorb()
@@ -85,12 +86,12 @@ class Reaper:
             if worker.generation is master.candidate and not worker.ready_at:  # somebody's order
                 self._died(worker, how)
         else:
-            self._mourn(worker, status, how)
+            self._mourn(worker, status, how, words)
             self._testify(worker, calls, active)
         master.hook("child_exit", worker, hooks=worker.generation.hooks)
 
-    def _mourn(self, worker: Child, status: int | None, how: str) -> None:
-        """One that nobody asked to go."""
+    def _mourn(self, worker: Child, status: int | None, how: str, words: str) -> None:
+        """One that nobody asked to go; `words` are its last ones, if it died while booting."""
         master = self._master
         code = BOOT_FAILED if worker.reason else 0  # a boot we gave up on
         if status is not None and os.WIFEXITED(status):
@@ -117,7 +118,7 @@ class Reaper:
         master.board.chronicle.note(kind, f"worker {worker.pid} {how}{when}{why}")
         master.board.tallies.retired.count("restart", kind.removeprefix("worker "))
         if candidate or not worker.ready_at:
-            self._died(worker, how)
+            self._died(worker, f"{how} ({words})" if words else how)
 
     def _testify(self, worker: Child, calls: Sequence[Call], active: int) -> None:
         """What its sessions were doing, for who looks for the message that killed it."""

@@ -6,6 +6,7 @@ line; what a page cannot hold is counted in the last one. Nothing here blocks or
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from preforksmtp.prefork.pages import PAGE, Pages
-from preforksmtp.prefork.questions import KINDS, SESSIONS, Line
+from preforksmtp.prefork.questions import CLOSE, KINDS, SESSIONS, Line, named
 from preforksmtp.prefork.scoreboard import SINCE, Slot
 from preforksmtp.prefork.worker.seat import Seat
 
@@ -38,7 +39,8 @@ class Respondent:
         question = self._slot.question
         if question == self._slot.answer:
             return False
-        lines = self._sessions(seats()) if question % KINDS == SESSIONS else _stacks(seats())
+        kinds = {SESSIONS: self._sessions, CLOSE: self._close}
+        lines = kinds.get(question % KINDS, _stacks)(seats())
         try:
             text = _text(lines)
         except Exception as error:  # what a handler made of its session, or of its modules
@@ -58,6 +60,16 @@ class Respondent:
                 line["seconds"] = round(now - accepted / 1e9, 3)
                 line["hook"], line["hook_seconds"] = hook, round(now - since, 3) if since else 0.0
                 yield line
+
+
+    def _close(self, seats: Sequence[Seat]) -> Iterator[Line]:
+        """End one session: it is told if it waits for a command, and cut off otherwise."""
+        for seat in seats:
+            line, name = seat.line, seat.name
+            if line is not None and name and named(name) == self._slot.argument:
+                with contextlib.suppress(OSError):  # it has just ended
+                    line.dismiss()
+                yield {"session": name, "hook": seat.hook}
 
 
 def _stacks(seats: Sequence[Seat]) -> Iterator[Line]:

@@ -140,6 +140,9 @@ class Line(Protocol):
     def cut(self) -> None:
         """End whatever the session is doing with its client."""
 
+    def dismiss(self) -> None:
+        """The same, but tell the client if it is owed a word."""
+
 
 class Seat:
     """One session thread's place. `serve` (in that thread) writes all but `row`, `drain`, `called` and `thread`.

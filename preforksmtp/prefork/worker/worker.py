@@ -108,6 +108,10 @@ class Worker:
         self._seats: Callable[[], Iterable[Seat]] = tuple
         self._stuck = StuckHandlers(config.handler_timeout)
 
+    def confess(self, line: str) -> None:
+        """Main thread, while it boots: why it cannot, for who waits for the outcome of a reload."""
+        self._board.pages.write(self.slot, line.encode("utf-8", "backslashreplace"))
+
     def session_here(self) -> str:
         """Any thread: the name of the session that it serves, as logs have it; "" = none."""
         here = threading.get_ident()
