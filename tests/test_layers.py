@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"", "logs", "net", "prefork", "process", "smtp"},
     "connection": {"config", "logs", "net", "prefork", "prefork/worker", "smtp"},
     "observe": {"prefork", "prefork/master", "prefork/worker", "process"},
-    "control": {"config", "observe", "prefork", "prefork/master", "prefork/worker"},
+    "control": {"config", "logs", "observe", "prefork", "prefork/master", "prefork/worker"},
     "handlers": {"", "handlers/forward"},
     "handlers/forward": {""},
     "adapters": {"", "adapters/aio"},
