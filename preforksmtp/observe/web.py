@@ -21,7 +21,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from preforksmtp.observe import metrics, page
+from preforksmtp.observe import metrics, page, style
 from preforksmtp.observe.history import History
 from preforksmtp.observe.snapshot import Facts, Snapshot, as_json
 from preforksmtp.prefork.worker.post import EXHAUSTED
@@ -70,7 +70,7 @@ class Site:
 
     def _page(self, snapshot: Snapshot) -> Answer:
         body = page.render(snapshot, self._facts, self._history.samples())
-        return Answer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", page.POLICY),))
+        return Answer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", style.POLICY),))
 
     def _metrics(self, snapshot: Snapshot) -> Answer:
         return Answer(200, metrics.CONTENT_TYPE, metrics.exposition(snapshot, self._facts))
