@@ -140,12 +140,15 @@ class ObservedJournal(SessionJournal):
         self._why = "told"
 
     def finished(self, session: Session, how: str) -> None:
-        tally, traffic, open_one = self._books.tally, self._traffic, self._transaction()
+        row, traffic, open_one = self._row, self._traffic, self._transaction()
         if open_one is not None:
             self.abandoned(open_one)
-        tally.add(f"ended {self._why or how}")
-        tally.add("wire in", traffic.received)
-        tally.add("wire out", traffic.sent)
+        if how == "quit" and not self._why:
+            row[scoreboard.QUITS] += 1
+        else:
+            self._books.tally.add(f"ended {self._why or how}")
+        row[scoreboard.OCTETS_IN] += traffic.received
+        row[scoreboard.OCTETS_OUT] += traffic.sent
 
 
 class _Watched:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any, Protocol
 
 from preforksmtp.logs import logger
@@ -32,7 +33,13 @@ LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 def format_time(seconds: float) -> str:
     """Wall-clock time of a line of text: 2026-11-24 08:00:00 +0000."""
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    return _format_second(int(seconds))
+
+
+@lru_cache(4)
+def _format_second(second: int) -> str:
+    """A busy server has many lines a second: 2 us each."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(second))
 
 
 def format_json_time(seconds: float) -> str:

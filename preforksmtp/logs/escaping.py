@@ -39,6 +39,7 @@ def in_brackets(text: str) -> str:
     return _without(text, ' "<>\\')
 
 
+@lru_cache(256)
 def bare(text: str) -> str:
     """Text that a space ends; "-" for none."""
     return _without(text, ' "\\') or "-"

@@ -17,7 +17,7 @@ from preforksmtp.prefork.scoreboard import BOUNDS, STATES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "preforksmtp_"
-ENDS = ("quit", "left", "reset", "timeout", "limit", "told", "tls", "error")  # how a session may end
+ENDS = ("left", "reset", "timeout", "limit", "told", "tls", "error")  # how a session may end but by QUIT
 
 Values = Iterable[tuple[str, float]]  # ('{label="value"}' or "", value)
 
@@ -80,6 +80,11 @@ def _accepted(snapshot: Snapshot, facts: Facts) -> Values:
         "message": sessions["messages"],
     }
     return [(_labels(stage=stage), count) for stage, count in counts.items()]
+
+
+def _ended(snapshot: Snapshot, facts: Facts) -> Values:
+    yield _labels(reason="quit"), snapshot.readings.sessions["quits"]
+    yield from _tallied("ended", "reason", known=ENDS)(snapshot, facts)
 
 
 def _reload_time(snapshot: Snapshot, facts: Facts) -> Values:
@@ -175,9 +180,9 @@ FAMILIES = (
     Family("handler_deferred_total", "counter", "4xx of the application that have a cause, by hook.",
            _tallied("hook_deferred", "hook", known=("message", "stream"))),
     Family("sessions_ended_total", "counter", "Sessions that are over, by how they ended.",
-           _tallied("ended", "reason", known=ENDS)),
+           _ended),
     Family("wire_bytes_total", "counter", "Octets of SMTP received and sent by sessions that are over.",
-           _tallied("wire", "direction", known=("in", "out"))),
+           _labelled("direction", {"in": "octets_in", "out": "octets_out"})),
     Family("log_lines_lost_total", "counter", "Lines that could not be written, by log.",
            _tallied("lost", "log", known=("error", "access", "transcript"))),
     Family("spool_files", "gauge", "Bodies that are in temporary files now.",

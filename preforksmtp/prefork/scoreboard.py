@@ -48,10 +48,14 @@ COUNTERS = (
     "timeouts",
     "errors",  # exceptions that were our fault or the handler's
     "refused",  # connections turned away by a limit
-    "greeted",  # HELO, EHLO and LHLO accepted, where somebody looks
+    # Where somebody looks:
+    "greeted",  # HELO, EHLO and LHLO accepted
+    "quits",  # sessions that ended by QUIT
+    "octets_in",  # of SMTP, of sessions that are over
+    "octets_out",
 )
 SESSIONS, MESSAGES, REJECTED, DEFERRED, RECIPIENTS, BYTES = range(6)
-TLS, AUTH_OK, AUTH_FAILED, TIMEOUTS, ERRORS, REFUSED, GREETED = range(6, len(COUNTERS))
+TLS, AUTH_OK, AUTH_FAILED, TIMEOUTS, ERRORS, REFUSED, GREETED, QUITS, OCTETS_IN, OCTETS_OUT = range(6, len(COUNTERS))
 # Not a counter but a gauge in the same row: time.monotonic_ns() at which the session now served was accepted;
 # 0 = no session.
 SINCE = len(COUNTERS)
@@ -197,7 +201,7 @@ class Slot:
         ]
 
     def _is_plausible(self, counter: int, total: int) -> bool:
-        fastest = _FASTEST_BYTES if counter == BYTES else _FASTEST
+        fastest = _FASTEST_BYTES if counter in (BYTES, OCTETS_IN, OCTETS_OUT) else _FASTEST
         if counter == HANDLER_NS:
             fastest = _FASTEST_NS * len(self.rows)
         return self._seen[counter] <= total <= int(self.life + _GRACE) * fastest
@@ -391,7 +395,3 @@ class Scoreboard:
             [sums[counter] for counter in range(BUCKETS, _END)],
             tallies,
         )
-
-    def totals(self) -> dict[str, int]:
-        """Any process: those of the sessions alone."""
-        return self.readings().sessions

@@ -93,8 +93,10 @@ def test_a_transaction_that_comes_to_nothing_was_accepted_too(sent, wanted):
     ],
 )
 def test_how_sessions_end(sent, arguments, end):
-    found = observe(recording(message=None), sent, *arguments)
-    assert {key: n for key, n in found.items() if key.startswith("ended")} == {f"ended {end}": 1}
+    with Sessions(recording(message=None), *arguments, journal=ObservedJournal) as sessions:
+        run(sessions, sent)
+        found = {key: n for key, n in sessions.tallies().items() if key.startswith("ended")}
+        assert (found, sessions.count("quits")) == (({}, 1) if end == "quit" else ({f"ended {end}": 1}, 0))
 
 
 def test_a_timeout_by_its_setting():
@@ -110,9 +112,8 @@ def test_a_timeout_by_its_setting():
 def test_octets_are_those_of_the_client():
     with Sessions(recording(message=None), journal=ObservedJournal) as sessions:
         said = run(sessions, MESSAGE + QUIT)
-        found = sessions.tallies()
-    assert found["wire in"] == len(MESSAGE + QUIT)
-    assert found["wire out"] == len(said)
+        assert sessions.count("octets_in") == len(MESSAGE + QUIT)
+        assert sessions.count("octets_out") == len(said)
 
 
 def test_hooks_are_timed_and_their_faults_counted():

@@ -267,11 +267,13 @@ def test_two_processes_share_a_file_without_mixing_lines(open_log, lines):
 def test_the_time_is_of_this_zone(monkeypatch):
     monkeypatch.setenv("TZ", "XXX-3")
     log.time.tzset()
+    log._format_second.cache_clear()
     try:
         assert log.format_time(1795852800) == "2026-11-28 11:00:00 +0300"
     finally:
         monkeypatch.undo()
         log.time.tzset()
+        log._format_second.cache_clear()
     assert log.format_json_time(1795852800.25) == "2026-11-28T08:00:00.250+00:00"
 
 

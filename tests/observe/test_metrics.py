@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from preforksmtp.observe.metrics import FAMILIES, exposition
 from preforksmtp.observe.snapshot import Facts, take
-from preforksmtp.prefork.scoreboard import BUCKETS, DEFERRED, HANDLER_NS, MESSAGES, READY, REJECTED, SINCE, Scoreboard
+from preforksmtp.prefork.scoreboard import (
+    BUCKETS,
+    DEFERRED,
+    HANDLER_NS,
+    MESSAGES,
+    OCTETS_IN,
+    READY,
+    REJECTED,
+    SINCE,
+    Scoreboard,
+)
 
 FACTS = Facts('1.0"\\\n', "mail", 1, 1_700_000_000.25)
 LINE = re.compile(r'(\w+)(?:\{((?:\w+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\S+)')
@@ -95,12 +105,11 @@ def test_every_family_has_another_name_and_a_sentence() -> None:
 
 
 def test_what_has_names_of_its_own() -> None:
-    board = board_with((MESSAGES, 5), (REJECTED, 2))
+    board = board_with((MESSAGES, 5), (REJECTED, 2), (OCTETS_IN, 4096))
     tally = board.tallies.of(0)
     for key in ("refused rcpt 550 5.1.1", "refused connect 421 -", "limit max_errors", "auth PLAIN failed", "ended tls",
                 "timeout data_timeout", "hook_error rcpt", "accepted mail", "lost access"):  # fmt: skip
         tally.add(key, 3)
-    tally.add("wire in", 4096)
     board.tallies.retired.count("restart", "died")
     series = read(exposition(take(board, FACTS), FACTS))
     assert series['preforksmtp_refused_total{stage="rcpt",code="550",enhanced="5.1.1"}'] == 3

@@ -248,7 +248,7 @@ def main() -> None:
     if options.before_fork in ("failing rounds", "fatal round"):
         fault = ZeroDivisionError if options.before_fork == "failing rounds" else KeyboardInterrupt
         master.recycling.advance = failing(master.recycling.advance, fault)  # type: ignore[method-assign]
-    master.on_reopen.append(lambda: log.info("totals %s", json.dumps(master.board.totals())))
+    master.on_reopen.append(lambda: log.info("totals %s", json.dumps(master.board.readings().sessions)))
     if options.roll:
         master.on_reopen.append(lambda: master.roll("as asked"))
     if options.hanging_hook:

@@ -82,7 +82,7 @@ def test_release_keeps_the_counters_and_zeroes_the_slot() -> None:
         assert board.readings() == before
         assert not any(slot.gauges)
         assert not any(word for row in slot.rows for word in row)
-    assert board.totals() == dict.fromkeys(COUNTERS, 0) | {"messages": 27}
+    assert board.readings().sessions == dict.fromkeys(COUNTERS, 0) | {"messages": 27}
     assert board.retired[SINCE] == 0
     readings = board.readings()
     assert readings.handler_seconds == 3.0
@@ -125,8 +125,8 @@ def test_what_a_child_writes_the_parent_reads() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     board.release(slot)
-    assert board.totals()["sessions"] == 1000
-    assert board.totals()["bytes"] == 1 << 40
+    assert board.readings().sessions["sessions"] == 1000
+    assert board.readings().sessions["bytes"] == 1 << 40
 
 
 def test_totals_never_go_back_while_slots_are_folded() -> None:
@@ -136,7 +136,7 @@ def test_totals_never_go_back_while_slots_are_folded() -> None:
 
     def read() -> None:
         while not done.is_set():
-            seen.append(board.totals()["errors"])
+            seen.append(board.readings().sessions["errors"])
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -148,7 +148,7 @@ def test_totals_never_go_back_while_slots_are_folded() -> None:
     done.set()
     reader.join()
     assert seen == sorted(seen)
-    assert board.totals()["errors"] == 2000
+    assert board.readings().sessions["errors"] == 2000
 
 
 def test_totals_answer_even_if_the_master_died_in_mid_fold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_totals_answer_even_if_the_master_died_in_mid_fold(monkeypatch: pytest.M
     with pytest.raises(MasterKilled):
         board.release(slot)
     monkeypatch.undo()
-    assert board.totals()["sessions"] == 5
+    assert board.readings().sessions["sessions"] == 5
 
 
 # --- what stands in a slot is a claim
@@ -230,9 +230,9 @@ def test_totals_end_at_the_largest_number() -> None:
     board.retired[MESSAGES] = 2**63 - 2
     slot = ready_slot(board)
     slot.rows[0][MESSAGES] = 100
-    assert board.totals()["messages"] == 2**63 - 1
+    assert board.readings().sessions["messages"] == 2**63 - 1
     board.release(slot)
-    assert board.totals()["messages"] == 2**63 - 1
+    assert board.readings().sessions["messages"] == 2**63 - 1
 
 
 def test_a_tainted_slot_is_the_last_to_be_given_away() -> None:
@@ -304,16 +304,16 @@ def test_a_bigger_scoreboard_counts_the_smaller_ones_workers() -> None:
     assert other is not None
     other.rows[1][MESSAGES] = 2
     big.count("reloads")
-    assert big.totals()["messages"] == 7
+    assert big.readings().sessions["messages"] == 7
     big.absorb()
     assert big.previous is small  # its worker lives
     slot.rows[0][MESSAGES] = 6
     small.release(slot)
-    assert big.totals()["messages"] == 8
+    assert big.readings().sessions["messages"] == 8
     big.absorb()
     assert big.previous is None
-    assert big.totals()["messages"] == 8
-    assert small.totals()["messages"] == 0  # who still looks there counts nothing twice
+    assert big.readings().sessions["messages"] == 8
+    assert small.readings().sessions["messages"] == 0  # who still looks there counts nothing twice
     master = big.readings().master
     assert (master["reloads"], master["reloads_failed"]) == (2, 1)
     assert small.absorbed
