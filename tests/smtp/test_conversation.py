@@ -6,6 +6,8 @@ import pytest
 
 from preforksmtp import Reject, Reply
 from preforksmtp.smtp import reply
+from preforksmtp.smtp.conversation import Conversation
+from preforksmtp.smtp.dialogue import Dialogue
 from tests.fakes import recording, talk
 
 EHLO, MAIL, RCPT = "EHLO c.test", "MAIL FROM:<a@b>", "RCPT TO:<c@d>"
@@ -114,3 +116,34 @@ def test_an_accepted_message_makes_up_for_errors():
 
 def test_zero_errors_is_no_limit():
     assert talk(["FOO"] * 1000 + ["NOOP"], max_errors=0, max_idle_commands=0).codes[-1] == 250
+
+
+# --- its shape
+
+
+def test_the_dialogue_adds_no_state_and_no_dictionary():
+    """A dictionary for each session would cost memory and time; and the loop's state would be out of the verbs' reach."""
+    assert Dialogue.__slots__ == ()
+    assert not hasattr(talk([EHLO]).dialogue, "__dict__")
+
+
+def test_the_conversation_alone_cannot_run_commands():
+    with pytest.raises(NotImplementedError):
+        Conversation.execute(talk([EHLO]).dialogue, "NOOP", "", b"NOOP\r\n", ())
+
+
+# --- what a hook answers
+
+
+@pytest.mark.parametrize(
+    ("returned", "told", "why"),
+    [
+        (42, "the handler returned 42; None, a str or a Reply is expected", TypeError),
+        (Reply(354, "go on"), "it cannot continue the dialogue", ValueError),
+    ],
+)
+def test_a_hook_that_answers_nonsense_has_failed(returned, told, why):
+    spoken = talk([EHLO, MAIL], recording(message=None, mail=returned))
+    assert spoken.codes == [250, 451]
+    [(hook, error)] = spoken.journal.named("handler_failed")
+    assert hook == "mail" and isinstance(error, why) and told in str(error)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
+from types import SimpleNamespace
+
 import pytest
 
 from preforksmtp.smtp.hooks import Hooks
+from preforksmtp.smtp.rules import Rules
 from tests.fakes import make_rules, recording
 
 
@@ -32,3 +36,17 @@ def test_plus_is_offered_where_usual_clients_can_bind(bindings: tuple[str, ...],
     found = dict.fromkeys(bindings, b"x")
     for setting, wanted in (("auto", auto), ("always", always), ("never", False)):
         assert make_rules(Hooks.of_function(print), channel_binding=setting).binds(found) is wanted
+
+
+def test_a_field_that_is_neither_a_setting_nor_given_is_missed() -> None:
+    """So none can be forgotten: Rules has no defaults of its own."""
+    known = make_rules(Hooks.of_function(print))
+    named = {each.name for each in fields(Rules) if each.init}
+    settings = SimpleNamespace(**{name: getattr(known, name) for name in named - {"hooks"}})
+    again = Rules.of(settings, hooks=known.hooks)
+    assert {name: getattr(again, name) for name in named} == {name: getattr(known, name) for name in named}
+    assert Rules.of(settings, hooks=known.hooks, max_errors=99).max_errors == 99
+    del settings.max_errors
+    with pytest.raises(AttributeError, match="max_errors"):
+        Rules.of(settings, hooks=known.hooks)
+    assert all(each.default is MISSING for each in fields(Rules) if each.init)
