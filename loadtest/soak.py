@@ -292,16 +292,16 @@ class Measure(NamedTuple):
     descriptors: int
 
 
-def measure(target: Target) -> Measure:
-    """Once their sessions are over, and they have returned what is free (prefork/worker/heap.py)."""
+def measure(target: Target, *, settled: bool = False) -> Measure:
+    """Once their sessions are over; `settled`: and they have returned what is free (prefork/worker/heap.py)."""
     workers = target.workers()
     end = time.monotonic() + PATIENCE
     while any(connections(pid) for pid in workers) and time.monotonic() < end:
         time.sleep(0.05)
-    memory = before = 0
-    while memory != before or not memory:
-        before, memory = memory, sum(map(resident, workers))
+    memory, before = sum(map(resident, workers)), 0
+    while settled and memory != before:
         time.sleep(SETTLE)
+        before, memory = memory, sum(map(resident, workers))
     return Measure(memory, sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in workers))
 
 
@@ -341,11 +341,11 @@ def soak(kind: str, sessions: int, most: int, pool: ProcessPoolExecutor, clients
 
         before = measure(target)
         send(sessions // 10, 0)
-        marks = [measure(target)]
+        marks = [measure(target, settled=True)]
         began = time.monotonic()
         for number in range(1, MARKS):
             send(sessions // MARKS, number)
-            marks.append(measure(target))
+            marks.append(measure(target, settled=number == MARKS - 1))
         seconds = time.monotonic() - began
     grown = marks[-1].memory - marks[0].memory
     each = slope([mark.memory for mark in marks[2:]]) / max(sessions / MARKS, 1)

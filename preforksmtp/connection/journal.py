@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from preforksmtp.logs.access import AccessLog, AccessRecord, refusal_line
-from preforksmtp.logs.escaping import bare
+from preforksmtp.logs.escaping import bare, in_quotes
 from preforksmtp.net.wire import Wire
 from preforksmtp.prefork import calls, scoreboard
 from preforksmtp.prefork.atfork import end_stray
@@ -194,7 +194,7 @@ class SessionJournal:
         self._books.log.info(
             "auth %s session=%s peer=[%s]:%s mechanism=%s user=%s%s",
             "failed" if username is None else "ok", session.id, host, port, mechanism, bare(said),
-            f" binding={bare(binding)}" if binding else "",
+            f' binding="{in_quotes(binding)}"' if binding else "",
             extra=self.fields(session, stage="auth", mechanism=mechanism, user=said),
         )  # fmt: skip
 

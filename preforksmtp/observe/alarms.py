@@ -54,7 +54,8 @@ def _application(snapshot: Snapshot, minute: Change) -> Iterator[Alarm]:
     lately = "in the last minute" if minute.seconds > 55 else f"in the last {span(minute.seconds)}"
     if errors:
         severity = BAD if errors >= FAILING * max(answered, 1) else WARN
-        yield Alarm(severity, f"the application failed {errors:,} time{'s' * (errors != 1)} {lately}; see the error log")
+        times = "once" if errors == 1 else f"{errors:,} times"
+        yield Alarm(severity, f"the application failed {times} {lately}; see the error log")
     if deferred >= MANY and deferred >= FAILING * answered:
         severity = BAD if deferred >= answered / 2 else WARN
         yield Alarm(severity, f"{deferred:,} of {answered:,} messages were put off (4xx) {lately}")

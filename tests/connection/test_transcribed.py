@@ -46,7 +46,8 @@ def wire(transcript: Transcript) -> Callable[[bytes], TranscribedWire]:
         peer, local = Endpoint("192.0.2.1", 2525), Endpoint("192.0.2.2", 25)
         session = Session("s1", peer, lambda: local, "smtp://x", "mx.test", False)
         inner = FakeWire(script)
-        inner.wake = inner.interrupt = inner.cut = lambda: None  # type: ignore[attr-defined]
+        inner.wake = inner.interrupt = inner.cut = inner.dismiss = lambda: None  # type: ignore[attr-defined]
+        inner.activity = lambda: (0.0, 0, 0)  # type: ignore[attr-defined]
         inner.local_address = lambda: ("192.0.2.2", 25)  # type: ignore[attr-defined]
         return TranscribedWire(inner, transcript, session)  # type: ignore[arg-type]
 

@@ -37,7 +37,7 @@ def test_all_is_well() -> None:
     ("counted", "severity", "text"),
     [
         ({"errors": 546, "deferred": 546}, BAD, "the application failed 546 times in the last minute; see the error log"),
-        ({"errors": 1, "messages": 1000}, WARN, "the application failed 1 time in the last minute; see the error log"),
+        ({"errors": 1, "messages": 1000}, WARN, "the application failed once in the last minute; see the error log"),
         ({"deferred": 30, "messages": 70}, WARN, "30 of 100 messages were put off (4xx) in the last minute"),
         ({"deferred": 50, "messages": 50}, BAD, "50 of 100 messages were put off (4xx) in the last minute"),
     ],

@@ -200,7 +200,7 @@ def test_a_drain_ends_a_delay_without_the_verdict(
         until(sock, b"220 ")
         sock.sendall(b"EHLO c.test\r\n" + failure)
         half_close(sock)
-    server.wait_for("failed AUTH", count=len(FAILURES))
+    server.wait_for("auth failed", count=len(FAILURES))
     server.send(signal.SIGTERM)
     for sock in socks:
         with closing(sock):
