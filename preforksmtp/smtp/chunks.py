@@ -2,7 +2,7 @@
 
 ChunkReader yields blocks like smtp/body.DataReader, over as many BDAT commands as the client sends: where a chunk ends
 it acknowledges it and runs the commands that come until the next one. Chunks are never looked into: what they hold is
-content. A command that gives the message up (RSET and its equals, QUIT) is put back for the conversation to run.
+content. A command that gives the message up (RSET and its equals, QUIT) is put back for the dialogue to run.
 """
 
 from __future__ import annotations

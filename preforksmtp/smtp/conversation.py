@@ -2,7 +2,7 @@
 
 Legal states are facts, not numbers: `session.helo`, `session.tls`, `session.user`, `transaction` (None outside one).
 Every refusal is a Reject raised anywhere below and answered in one place; any other exception of a handler is logged
-with its traceback and answered 451. The loop over the commands is smtp/conversation.py.
+with its traceback and answered 451. The loop over the commands is smtp/dialogue.py.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Conversation:
 
     def execute(self, name: str, argument: str, line: bytes, allowed: Container[str]) -> None:
         """Run one command that read_command returned, if it is `allowed`."""
-        raise NotImplementedError  # the loop knows the commands: smtp/conversation.py
+        raise NotImplementedError  # the loop knows the commands: smtp/dialogue.py
 
     # --- the handler
 
@@ -212,7 +212,7 @@ class Conversation:
                 self.xforward,
                 binding=tls is not None and self.rules.binds(tls.bindings),
                 certificate=tls is not None and bool(tls.peer_certificate),
-            )
+            ),
         )
 
     # --- the transaction

@@ -1,7 +1,7 @@
 """The commands of a session, one function each, and VERBS, the table that finds them.
 
-A row says what the command needs, checked once by `missing`. MAIL, RCPT, DATA are in
-smtp/mail.py, AUTH in smtp/auth.py.
+A row says what the command needs, checked once by `missing` (smtp/conversation.py). MAIL, RCPT, DATA and BDAT are in
+smtp/mail.py, AUTH in smtp/auth.py, XCLIENT and XFORWARD in smtp/xclient.py.
 """
 
 from __future__ import annotations

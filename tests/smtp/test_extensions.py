@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from preforksmtp import Handler
-from preforksmtp.smtp.declared import DECLARED, read_declared
-from preforksmtp.smtp.extensions import Standing, offered
+from preforksmtp.smtp.extensions import Standing, offer, offered, offered_mechanisms
 from preforksmtp.smtp.hooks import Hooks
+from preforksmtp.smtp.rules import Rules
 from tests.fakes import make_rules
 
 ALWAYS = {
@@ -93,13 +93,34 @@ def test_what_a_handler_declares():
     assert "PRDR" not in difference(Declaring, lmtp=True)
 
 
-def test_declarations():
-    assert read_declared(()) == {}
-    assert read_declared(["prdr", "FUTURERELEASE"]) == {"PRDR": "", "FUTURERELEASE": DECLARED["FUTURERELEASE"]}
-    assert read_declared({"DELIVERBY": 5, "MT-PRIORITY": "MIXER"}) == {"DELIVERBY": "5", "MT-PRIORITY": "MIXER"}
+# --- the offer
 
 
-@pytest.mark.parametrize("wrong", [["FOO"], ["PIPELINING"], {"FUTURERELEASE": "soon"}, {"DELIVERBY": -1}])
-def test_a_wrong_declaration(wrong):
-    with pytest.raises(ValueError, match="extensions: "):
-        read_declared(wrong)
+def login(**settings: Any) -> Rules:
+    return make_rules(Hooks.of_class(Login), **settings)
+
+
+def test_the_reply_to_ehlo() -> None:
+    wire = offer(login(hostname="mx.test"), Standing()).ehlo.wire
+    assert wire.startswith(b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 33554432\r\n")
+    assert wire.endswith(b"\r\n250 HELP\r\n")
+
+
+def test_an_offer_is_made_once_for_all_clients_of_one_standing() -> None:
+    found = login()
+    assert offer(found, Standing(tls=True)) is offer(found, Standing(tls=True))
+    assert offer(found, Standing(tls=True)) is not offer(found, Standing())
+
+
+def test_parameters_come_with_their_extension() -> None:
+    clear, tls = offer(login(), Standing()), offer(login(), Standing(tls=True))
+    assert set(clear.mail_parameters) == {"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"}
+    assert set(tls.mail_parameters) == {*clear.mail_parameters, "REQUIRETLS"}
+    assert set(clear.rcpt_parameters) == {"NOTIFY", "ORCPT"}
+
+
+def test_mechanisms() -> None:
+    assert offered_mechanisms(login(), Standing()) == ()
+    assert offered_mechanisms(login(), Standing(tls=True)) == ("PLAIN", "LOGIN")
+    assert offered_mechanisms(login(allow_insecure_auth=True), Standing()) == ("PLAIN", "LOGIN")
+    assert offered_mechanisms(login(auth_mechanisms=("plain", "X")), Standing(tls=True)) == ("PLAIN",)

@@ -1,10 +1,8 @@
-"""smtp/message.py and smtp/transaction.py: the message a handler is given. What is read in it: tests/mime."""
+"""smtp/message.py: the message a handler is given. What is read in it: tests/mime."""
 
 from __future__ import annotations
 
-import copy
 import io
-import pickle
 import tempfile
 
 import pytest
@@ -139,15 +137,6 @@ def test_a_file_that_was_cut_off_is_an_error():
         message = Message(session, Transaction("s1-1", "", {}, 0.0), 0.0, b"", spool, len(CONTENT))
         with pytest.raises(OSError, match="not as long as it was"):
             assert message.content is None
-
-
-def test_a_recipient_is_a_str_that_survives():
-    recipient = Recipient("a@b", {"NOTIFY": ("DELAY",)})
-    assert recipient == "a@b"
-    assert isinstance(recipient, str)
-    for twin in (pickle.loads(pickle.dumps(recipient)), copy.deepcopy(recipient), copy.copy(recipient)):
-        assert twin == recipient
-        assert twin.params == recipient.params
 
 
 def test_reject_one_recipient(message):

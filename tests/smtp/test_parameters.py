@@ -19,7 +19,6 @@ from preforksmtp.smtp.parameters import (
     ValidSince,
     read_parameters,
 )
-from preforksmtp.smtp.xtext import decode_lenient_xtext, decode_octets, decode_xtext
 
 KNOWN = {name: row.read for name, row in {**MAIL_PARAMETERS, **RCPT_PARAMETERS}.items()}
 MOMENT = datetime(2026, 11, 24, 8, 0, 0, tzinfo=timezone.utc)
@@ -103,32 +102,6 @@ def test_unknown():
 def test_hold_for_and_hold_until_exclude_each_other():
     with pytest.raises(Reject):
         read_parameters({"HOLDFOR": "5", "HOLDUNTIL": "2026-11-24T08:00:00Z"}, KNOWN)
-
-
-@pytest.mark.parametrize(("text", "value"), [("abc", "abc"), ("+2B+3D+20", "+= "), ("a+41", "aA")])
-def test_xtext(text, value):
-    assert decode_xtext(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "+", "+4", "+4g", "+aa", "a b", "a=b", "+0A", "+1B", "+80", "\t"])
-def test_what_is_no_xtext(text):
-    assert decode_xtext(text) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("abc", "abc"), ("+2b+3D", "+="), ("a=b", "a=b"), ("j+C3+BCrg", "jürg"), ("j+c3+bcrg", "jürg"), ("ü+20x", "ü x"),
-        ("", None), ("+", None), ("+4", None), ("a+4g", None), ("a b", None), ("+C3", None), ("+FF", None), ("+0A", None),
-        ("+E2+80+A8", None), ("+C2+85", None), ("a\tb", None),
-    ],
-)  # fmt: skip
-def test_lenient_xtext(text, value):
-    assert decode_lenient_xtext(text) == value
-
-
-def test_octets_of_xtext():
-    assert (decode_octets("a+FF+00b"), decode_octets("a+"), decode_octets("")) == (b"a\xff\0b", None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
-"""smtp/rules.py: the replies and parameters that follow from the settings."""
+"""smtp/rules.py: what follows from the settings of a bind."""
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
+from types import SimpleNamespace
+
 import pytest
 
-from preforksmtp.smtp.extensions import Standing, offer, offered_mechanisms
 from preforksmtp.smtp.hooks import Hooks
+from preforksmtp.smtp.rules import Rules
 from tests.fakes import make_rules, recording
 
 
@@ -18,32 +21,6 @@ def test_the_greeting_has_no_enhanced_status_code():
     assert rules(hostname="mx.test").greeting.wire == b"220 mx.test ESMTP preforksmtp\r\n"
     assert rules(hostname="mx.test", lmtp=True).greeting.wire == b"220 mx.test LMTP preforksmtp\r\n"
     assert rules(hostname="[192.0.2.1]").helo.wire == b"250 [192.0.2.1]\r\n"
-
-
-def test_the_reply_to_ehlo():
-    wire = offer(rules(hostname="mx.test"), Standing()).ehlo.wire
-    assert wire.startswith(b"250-mx.test\r\n250-PIPELINING\r\n250-SIZE 33554432\r\n")
-    assert wire.endswith(b"\r\n250 HELP\r\n")
-
-
-def test_an_offer_is_made_once_for_all_clients_of_one_standing():
-    found = rules()
-    assert offer(found, Standing(tls=True)) is offer(found, Standing(tls=True))
-    assert offer(found, Standing(tls=True)) is not offer(found, Standing())
-
-
-def test_parameters_come_with_their_extension():
-    clear, tls = offer(rules(), Standing()), offer(rules(), Standing(tls=True))
-    assert set(clear.mail_parameters) == {"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"}
-    assert set(tls.mail_parameters) == {*clear.mail_parameters, "REQUIRETLS"}
-    assert set(clear.rcpt_parameters) == {"NOTIFY", "ORCPT"}
-
-
-def test_mechanisms():
-    assert offered_mechanisms(rules(), Standing()) == ()
-    assert offered_mechanisms(rules(), Standing(tls=True)) == ("PLAIN", "LOGIN")
-    assert offered_mechanisms(rules(allow_insecure_auth=True), Standing()) == ("PLAIN", "LOGIN")
-    assert offered_mechanisms(rules(auth_mechanisms=("plain", "X")), Standing(tls=True)) == ("PLAIN",)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +36,17 @@ def test_plus_is_offered_where_usual_clients_can_bind(bindings: tuple[str, ...],
     found = dict.fromkeys(bindings, b"x")
     for setting, wanted in (("auto", auto), ("always", always), ("never", False)):
         assert make_rules(Hooks.of_function(print), channel_binding=setting).binds(found) is wanted
+
+
+def test_a_field_that_is_neither_a_setting_nor_given_is_missed() -> None:
+    """So none can be forgotten: Rules has no defaults of its own."""
+    known = make_rules(Hooks.of_function(print))
+    named = {each.name for each in fields(Rules) if each.init}
+    settings = SimpleNamespace(**{name: getattr(known, name) for name in named - {"hooks"}})
+    again = Rules.of(settings, hooks=known.hooks)
+    assert {name: getattr(again, name) for name in named} == {name: getattr(known, name) for name in named}
+    assert Rules.of(settings, hooks=known.hooks, max_errors=99).max_errors == 99
+    del settings.max_errors
+    with pytest.raises(AttributeError, match="max_errors"):
+        Rules.of(settings, hooks=known.hooks)
+    assert all(each.default is MISSING for each in fields(Rules) if each.init)
