@@ -45,17 +45,20 @@ class Order:
 
 
 class Orders:
-    """One a master. `facts` and `config` are root's: the facts in force; each setting, its value and its origin."""
+    """One a master. `facts` and `config` are root's: the facts in force; each setting, its value and its origin.
+    `unopened`: the logs that the last USR1 could not open in the master, a line each."""
 
     def __init__(
         self,
         master: Master,
         facts: Callable[[], Facts],
         config: Callable[[], Sequence[tuple[str, str, str]]],
+        unopened: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.master = master
         self.facts = facts
         self.config = config
+        self.unopened = unopened
         self._asking = False
         self._level = 0  # that of the log before the first log-level; 0 = never changed
 
@@ -182,9 +185,12 @@ class Orders:
         raise Refused(f"the upgrade failed, this program goes on: {upgrade.fault}")
 
     def reopen(self, _: str) -> Steps:
-        """As USR1."""
+        """As USR1. The master opens files as those who write to them must, so what it could not, no worker can."""
         yield from ()
         self.master.reopen()
+        faults = self.unopened()
+        if faults:
+            raise Refused(f"{'; '.join(faults)}; the old file stays in use")
         return "logs reopened"
 
     def shutdown(self, _: str) -> Steps:

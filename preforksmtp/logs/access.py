@@ -232,13 +232,16 @@ class AccessLog:
         except Exception:  # a fact of the wrong type
             logging.getLogger(LOGGER).exception("access_logfile: a line cannot be made")
 
-    def reopen(self) -> None:
-        """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
+    def reopen(self) -> list[str]:
+        """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use. Returns what
+        failed, a line each."""
         try:
             if self.file is not None:
                 self.file.reopen()
         except (LogError, OSError) as error:
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
+            return [str(error)]
+        return []
 
     def close(self) -> None:
         """Close the file; the log is disabled then."""

@@ -102,12 +102,15 @@ class ErrorLog:
         if self._syslog is not None:
             self._syslog.record(_level(record), self._syslog_lines(record))
 
-    def reopen(self) -> None:
-        """Open the file afresh (USR1). A failure is logged to the old file, which stays in use."""
+    def reopen(self) -> list[str]:
+        """Open the file afresh (USR1). A failure is logged to the old file, which stays in use. Returns what
+        failed, a line each."""
         try:
             self.file.reopen()
         except (LogError, OSError) as error:
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
+            return [str(error)]
+        return []
 
     def install(self) -> None:
         """Point the logger at this log instead of an earlier one, which stays open.

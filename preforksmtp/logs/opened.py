@@ -26,6 +26,7 @@ class Logs:
         error = former.error.file if former is not None else None
         access = former.access.file if former is not None else None
         transcript = former.transcript.file if former is not None and former.transcript is not None else None
+        self.faults: list[str] = []  # of the last reopen
         with contextlib.ExitStack() as stack:
             self.syslog = open_syslog(settings, owner)
             if self.syslog is not None:
@@ -46,15 +47,16 @@ class Logs:
         self.error.install()
 
     def reopen(self) -> None:
-        self.error.reopen()
-        self.access.reopen()
+        faults = [*self.error.reopen(), *self.access.reopen()]
         if self.transcript is not None:
-            self.transcript.reopen()
+            faults += self.transcript.reopen()
         if self.syslog is not None:
             try:
                 self.syslog.reopen()
             except LogError as error:
                 logging.getLogger(log.LOGGER).error("%s; the old connection stays in use", error)
+                faults.append(str(error))
+        self.faults = faults
 
     def close(self) -> None:
         self.error.close()

@@ -42,12 +42,15 @@ class Transcript:
         with contextlib.suppress(OSError):
             self.file.write(f"{format_time(time.time())} {session_id} {mark}: {escape(text)}\n")
 
-    def reopen(self) -> None:
-        """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use."""
+    def reopen(self) -> list[str]:
+        """Open the file afresh (USR1). A failure goes to the error log, and the old file stays in use. Returns what
+        failed, a line each."""
         try:
             self.file.reopen()
         except (LogError, OSError) as error:
             logging.getLogger(LOGGER).error("%s; the old file stays in use", error)
+            return [str(error)]
+        return []
 
     def close(self) -> None:
         self.file.close()

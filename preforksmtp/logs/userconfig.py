@@ -104,18 +104,22 @@ class ConfiguredLog:
             raise LogError(explain(self._config.log_config, error)) from None
         self._handlers = [*logger.handlers, *logging.getLogger().handlers]
 
-    def reopen(self) -> None:
-        """Open the files afresh (USR1): those of our logger and of all others."""
-        logger = logging.getLogger(LOGGER)
+    def reopen(self) -> list[str]:
+        """Open the files afresh (USR1): those of our logger and of all others. What failed, a line each."""
+        logger, faults = logging.getLogger(LOGGER), []
         try:
             self.file.reopen()
         except (LogError, OSError) as error:
             logger.error("%s; the old file stays in use", error)
+            faults.append(str(error))
         for handler in _file_handlers(_all_handlers()):
             try:
                 _reopen(handler)
             except OSError as error:
-                logger.error("log_config: cannot open %s: %s; the old file stays in use", handler.baseFilename, error)
+                fault = f"log_config: cannot open {handler.baseFilename}: {error.strerror or error}"
+                logger.error("%s; the old file stays in use", fault)
+                faults.append(fault)
+        return faults
 
     def close(self) -> None:
         """Take our handlers off their loggers. One that came after us has done so already."""

@@ -72,7 +72,8 @@ class Observation:
         status.wanted = lambda: bool(self.statuses or current().settings.statsd_host)
         status.attend(master)
         if self._control is not None:
-            orders = Orders(master, facts, lambda: reference.values(current().settings))
+            settings, unopened = lambda: reference.values(current().settings), lambda: current().logs.faults
+            orders = Orders(master, facts, settings, unopened)
             Control(self._control.socket, orders).attend(master)
         master.on_promoted.append(self._promote)
 

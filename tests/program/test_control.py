@@ -312,6 +312,19 @@ def test_reopen(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
     assert (tmp_path / "access.log").exists()
 
 
+def test_a_log_that_cannot_be_reopened(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
+    begin(serve, "--access-logfile", "access.log", "--transcript", "said.log")
+    for name in ("access.log", "said.log"):
+        os.unlink(tmp_path / name)
+        (tmp_path / name).mkdir()
+    said = ctl.refusal("reopen")
+    assert "access_logfile: cannot open" in said
+    assert "transcript: cannot open" in said
+    for name in ("access.log", "said.log"):
+        (tmp_path / name).rmdir()
+    assert ctl.ask("reopen") == "logs reopened"
+
+
 def test_shutdown_returns_when_the_server_is_gone(serve: Serve, ctl: Ctl, tmp_path: Path) -> None:
     server = begin(serve, "-p", "pid")
     (tmp_path / "hold").touch()
