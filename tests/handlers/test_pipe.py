@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -44,6 +45,7 @@ def children() -> list[str]:
 @pytest.fixture(autouse=True)
 def nothing_left() -> Any:
     folder = "/proc/self/fd"
+    gc.collect()  # what tests before this one have left to the collector
     before = len(os.listdir(folder)), children()
     yield
     assert (len(os.listdir(folder)), children()) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import hashlib
 import hmac
 import io
@@ -384,6 +385,7 @@ def test_descriptors_are_not_leaked(receiver: Receiver) -> None:
     assert len(receiver.requests) == 20
     receiver.shutdown()
     receiver.server_close()
+    gc.collect()  # what tests before this one have left to the collector
     connections = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
     before = sum(name.startswith("socket:") for name in connections)
     for _ in range(5):

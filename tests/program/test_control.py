@@ -553,7 +553,7 @@ def test_sessions_sorted_and_filtered(serve: Serve, ctl: Ctl) -> None:
 
         assert shown("--sort", "bytes") == ["one.example", "two.example"]
         assert shown("--stage", "mail") == ["one.example"]
-        assert shown("--peer", "127.0.0.0/8", "--limit", "1") == ["one.example"]
+        assert shown("--peer", "127.0.0.0/8", "--sort", "bytes", "--limit", "1") == ["one.example"]
         assert shown("--peer", "192.0.2.1") == shown("--login", "bob") == []
         (client,) = ctl.ask("show", "clients")
         assert (client["client"], client["sessions"], client["messages"]) == ("127.0.0.1", 2, 1)
