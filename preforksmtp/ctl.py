@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.lasting is not None:
+        arguments.order.append(f"{arguments.lasting:g}")
     if arguments.completion:
         print(completion.script(arguments.completion, _options()))
         return OK
@@ -95,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-j", "--json", action="store_true", help="print the answer as JSON")
     parser.add_argument(
         "-t", "--timeout", metavar="SECONDS", type=_seconds, default=0.0, help="wait no longer; default: for ever"
+    )
+    parser.add_argument(
+        "--for", dest="lasting", metavar="SECONDS", type=_seconds, help="transcript on: so long; default: 10 minutes"
     )
     parser.add_argument("--changed", action="store_true", help="show config: only what differs from the default")
     choice.add_arguments(parser)
