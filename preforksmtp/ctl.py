@@ -51,11 +51,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return OK
     try:
         chosen = choice.Choice.of(arguments)
-        if arguments.order != ["top"]:
-            find(arguments.order)  # before anybody is asked: a word that is misspelt is no order to a server
+        find(arguments.order)  # before anybody is asked: a word that is misspelt is no order to a server
         path = arguments.socket or find_socket(arguments.config, os.environ)
         trusted = _trusted(arguments.user)
-        if arguments.order == ["top"]:
+        if arguments.order == ["top"] and not arguments.json:
             Top(lambda words: give(path, words, arguments.timeout, trusted), chosen).run(once=arguments.once)
             return OK
         outcome = give(path, arguments.order, arguments.timeout, trusted)
@@ -74,7 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     says = {order: f"{order.words} {order.argument}".strip() for order in ORDERS}
     width = max(map(len, says.values()))
     orders = "\n".join(f"  {text:<{width}}  {order.help}" for order, text in says.items())
-    orders += f"\n  {'top':<{width}}  What goes on, each second anew, until ^C."
     parser = argparse.ArgumentParser(
         prog="preforksmtpctl",
         description="Orders to a running preforksmtp, over its control socket. Waits for the outcome.",

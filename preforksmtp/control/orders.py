@@ -96,6 +96,11 @@ class Orders:
         sessions.sort(key=lambda line: -line.get("seconds", 0.0))
         return {"sessions": sessions, "silent": [pid for pid, lines in answers.items() if lines is None]}
 
+    def top(self, _: str) -> Steps:
+        """Both at once: one order for each picture."""
+        answer = yield from self.show_sessions("")
+        return {**answer, "stats": (yield from self.show_stats(""))}
+
     def show_clients(self, _: str) -> Steps:
         """Sessions and their messages by address."""
         answer = yield from self.show_sessions("")
@@ -365,6 +370,7 @@ ORDERS = (
     Order("show listeners", "", "The addresses that are listened on.", Orders.show_listeners),
     Order("show stats", "", "Counters and gauges of the whole server.", Orders.show_stats),
     Order("show config", "", "Each setting in force, and where it comes from.", Orders.show_config),
+    Order("top", "", "What goes on, each second anew, until q or ^C.", Orders.top),
     Order("reload", "", "Read the configuration again and replace all workers, as HUP does; fails without harm.",
           Orders.reload),
     Order("restart", "", "Replace all workers, one after the other, without reading the configuration.",
