@@ -44,16 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.lasting is not None:
+        arguments.order.append(f"{arguments.lasting:g}")
     if arguments.completion:
         print(completion.script(arguments.completion, _options()))
         return OK
     try:
         chosen = choice.Choice.of(arguments)
-        if arguments.order != ["top"]:
-            find(arguments.order)  # before anybody is asked: a word that is misspelt is no order to a server
+        find(arguments.order)  # before anybody is asked: a word that is misspelt is no order to a server
         path = arguments.socket or find_socket(arguments.config, os.environ)
         trusted = _trusted(arguments.user)
-        if arguments.order == ["top"]:
+        if arguments.order == ["top"] and not arguments.json:
             Top(lambda words: give(path, words, arguments.timeout, trusted), chosen).run(once=arguments.once)
             return OK
         outcome = give(path, arguments.order, arguments.timeout, trusted)
@@ -72,7 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     says = {order: f"{order.words} {order.argument}".strip() for order in ORDERS}
     width = max(map(len, says.values()))
     orders = "\n".join(f"  {text:<{width}}  {order.help}" for order, text in says.items())
-    orders += f"\n  {'top':<{width}}  What goes on, each second anew, until ^C."
     parser = argparse.ArgumentParser(
         prog="preforksmtpctl",
         description="Orders to a running preforksmtp, over its control socket. Waits for the outcome.",
@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-j", "--json", action="store_true", help="print the answer as JSON")
     parser.add_argument(
         "-t", "--timeout", metavar="SECONDS", type=_seconds, default=0.0, help="wait no longer; default: for ever"
+    )
+    parser.add_argument(
+        "--for", dest="lasting", metavar="SECONDS", type=_seconds, help="transcript on: so long; default: 10 minutes"
     )
     parser.add_argument("--changed", action="store_true", help="show config: only what differs from the default")
     choice.add_arguments(parser)

@@ -13,17 +13,19 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from preforksmtp.connection.journal import Books, SessionJournal
 from preforksmtp.connection.limits import Visit
 from preforksmtp.connection.terms import Terms, endpoint
 from preforksmtp.connection.transcribed import TranscribedWire
-from preforksmtp.logs.transcript import Transcript
+from preforksmtp.logs.transcript import LoggedTranscript, Transcript
 from preforksmtp.net.pace import Wait
 from preforksmtp.net.proxy import read_header
 from preforksmtp.net.resolver import Resolver
 from preforksmtp.net.wire import Wire
+from preforksmtp.prefork.watchlist import Watchlist
 from preforksmtp.prefork.worker.seat import Seat
 from preforksmtp.smtp import reply
 from preforksmtp.smtp.address import is_host_name
@@ -51,14 +53,18 @@ class Service:
         transcript: Transcript | None = None,
         journal: Callable[[Books, Seat, Wire], SessionJournal] = SessionJournal,
         health: Health | None = None,
+        watchlist: Watchlist | None = None,
     ) -> None:
-        """`journal`: makes that of each session; connection/observed.py has others."""
+        """`journal`: makes that of each session; connection/observed.py has others. `watchlist`: whose sessions are
+        transcribed for a while, where there is no `transcript` of all."""
         self._terms = terms
         self._journal = journal
         self._books = books
         self._log = books.log
         self._transcript = transcript
         self._health = health or Health()
+        self._watchlist = watchlist or Watchlist()
+        self._watched = self._watchlist.until  # one word: it costs a session no call
         # Names of sessions: unique over workers and restarts, and short enough for a log line.
         self._prefix = _base36(int(time.time() * 1000) % 36**6) + _base36(os.getpid())
         self._numbers = itertools.count(1)
@@ -94,6 +100,8 @@ class Service:
         try:
             if terms.proxies and session.peer.host in terms.proxies:
                 _proxied(session, sock, Wait(rules.pace.header, seat.drain))
+            if self._watched[0]:  # after the header: it says who the client is
+                wire = self._watch(wire, session)
             if terms.limiter is not None:
                 visit = terms.limiter.enter(session, seat.row)
             seat.dialogue = dialogue = self._admit(session, wire, journal, terms, visit)
@@ -119,6 +127,13 @@ class Service:
                 visit.leave()
             wire.close(linger, wait)
             journal.finished(session, how)
+
+    def _watch(self, wire: Wire | TranscribedWire, session: Session) -> Wire | TranscribedWire:
+        """The same wire, transcribed where its client is on the watchlist, and as long as it is."""
+        host = session.peer.host
+        if isinstance(wire, TranscribedWire) or not self._watchlist.has(host):
+            return wire
+        return TranscribedWire(wire, LoggedTranscript(self._log, partial(self._watchlist.has, host)), session)
 
     def _admit(
         self,

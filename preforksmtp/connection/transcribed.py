@@ -1,15 +1,15 @@
 """A wire that writes down what passes over it, a line per system call, without anybody's secrets.
 
-A TranscribedWire stands between a Dialogue and its Wire and is made only where the setting is on. What a client says is
-shown if its verb is one of SMTP's. All of AUTH but the mechanism's name is masked, with the challenges and responses
-that follow; of what is no command one word is shown, once, and none after AUTH: a client that pipelines sends its
-password before it knows that AUTH is refused. Messages are counted, not shown. Nothing here raises but what the wire
-does.
+A TranscribedWire stands between a Dialogue and its Wire and is made only where the setting is on, or its client is
+watched for a while. What a client says is shown if its verb is one of SMTP's. All of AUTH but the mechanism's name is
+masked, with the challenges and responses that follow; of what is no command one word is shown, once, and none after
+AUTH: a client that pipelines sends its password before it knows that AUTH is refused. Messages are counted, not shown.
+Nothing here raises but what the wire does.
 """
 
 from __future__ import annotations
 
-from preforksmtp.logs.transcript import Transcript
+from preforksmtp.logs.transcript import LoggedTranscript, Transcript
 from preforksmtp.net.wire import TLS, Wire
 from preforksmtp.smtp.sasl import MECHANISMS
 from preforksmtp.smtp.session import Session
@@ -21,7 +21,7 @@ MASK = "********"
 class TranscribedWire:
     """See smtp/wire.py. Marks: C is the client, S the server, * what happens to the connection."""
 
-    def __init__(self, wire: Wire, transcript: Transcript, session: Session) -> None:
+    def __init__(self, wire: Wire, transcript: Transcript | LoggedTranscript, session: Session) -> None:
         self._wire = wire
         self._transcript = transcript
         self._session = session

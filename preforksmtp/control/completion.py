@@ -28,7 +28,7 @@ complete -F _preforksmtpctl preforksmtpctl
 
 def script(shell: str, options: Sequence[str]) -> str:
     """What the shell is to read: `eval "$(preforksmtpctl --completion bash)"`."""
-    following: dict[str, list[str]] = {"": ["top"]}
+    following: dict[str, list[str]] = {}
     for order in ORDERS:
         words = order.words.split()
         for place, word in enumerate(words):

@@ -182,7 +182,7 @@ class _Connection:
         try:
             order, argument = orders.find(words)
             self._stops = order.words.startswith("shutdown")
-            level = logging.DEBUG if words[0] == "show" else logging.INFO
+            level = logging.DEBUG if words[0] in ("show", "top") else logging.INFO
             orders.master.log.log(level, "control: %s", " ".join(words))
             self._steps = order.run(orders, argument)
         except Refused as refused:

@@ -8,22 +8,26 @@ Raises Refused with one line for an order that cannot be carried out.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import logging
 import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from preforksmtp.config.settings import BY_NAME
 from preforksmtp.observe.snapshot import Facts, as_json, take, workers_json
 from preforksmtp.prefork.master import child
 from preforksmtp.prefork.master.query import Inquiry
 from preforksmtp.prefork.questions import CLOSE, SESSIONS, STACKS, Line, named
+from preforksmtp.prefork.watchlist import MOST, Network
 
 if TYPE_CHECKING:
     from preforksmtp.prefork.master.child import Child
     from preforksmtp.prefork.master.master import Master
 
 BY = "preforksmtpctl"
+WATCH_TIME, LONGEST_WATCH = 600, 86400  # seconds for which a client is transcribed, unless told, and at most
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 Answer = Any  # what JSON can hold
@@ -36,7 +40,8 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """`words` is how it is said, `argument` how its argument is called in the help, "" where it has none."""
+    """`words` is how it is said, `argument` how its argument is called in the help, "" where it has none; [X]
+    may be left out."""
 
     words: str
     argument: str
@@ -90,6 +95,11 @@ class Orders:
         sessions = [{"worker": pid, **line} for pid, lines in answers.items() for line in lines or ()]
         sessions.sort(key=lambda line: -line.get("seconds", 0.0))
         return {"sessions": sessions, "silent": [pid for pid, lines in answers.items() if lines is None]}
+
+    def top(self, _: str) -> Steps:
+        """Both at once: one order for each picture."""
+        answer = yield from self.show_sessions("")
+        return {**answer, "stats": (yield from self.show_stats(""))}
 
     def show_clients(self, _: str) -> Steps:
         """Sessions and their messages by address."""
@@ -222,6 +232,26 @@ class Orders:
             worker.send(signal.SIGURG)
         return f"log level {level}, until the next reload"
 
+    def transcript_on(self, argument: str) -> Steps:
+        """New sessions of an address or a network, in the error log, until the time is up or the server is upgraded."""
+        yield from ()
+        client, _, text = argument.partition(" ")
+        network, seconds = _network(client), _watch_time(text)
+        if any(name == "transcript" and value != "None" for name, value, _origin in self.config()):
+            raise Refused("the setting transcript has all sessions in its file")
+        watchlist = self.master.board.watchlist
+        if not watchlist.watch(network, seconds):
+            raise Refused(f"{MOST} are transcribed already: {', '.join(map(str, watchlist.networks()))}")
+        return f"new sessions of {_bare(network)} are in the error log for {seconds:g} s"
+
+    def transcript_off(self, client: str) -> Steps:
+        yield from ()
+        network, watchlist = _network(client), self.master.board.watchlist
+        if not watchlist.forget(network):
+            known = ", ".join(map(_bare, watchlist.networks())) or "none"
+            raise Refused(f"{_bare(network)} is not transcribed; there are {known}")
+        return f"sessions of {_bare(network)} are not transcribed any more"
+
     # -- workers
 
     def scale(self, text: str) -> Steps:
@@ -294,15 +324,38 @@ class Orders:
             raise Refused("the server is stopping")
 
 
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise Refused(f"{text!r} is no address or network, such as 192.0.2.1 or 2001:db8::/32") from None
+
+
+def _bare(network: Network) -> str:
+    """A network of one address as that address."""
+    return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
+
+
+def _watch_time(text: str) -> float:
+    try:
+        seconds = float(BY_NAME["timeout"].type.parse(text or WATCH_TIME))
+    except ValueError as error:
+        raise Refused(f"how long: {error}") from None
+    if not 1 <= seconds <= LONGEST_WATCH:
+        raise Refused(f"how long: from 1 second to a day, not {text}")
+    return seconds
+
+
 def find(words: Sequence[str]) -> tuple[Order, str]:
     """The order that these words are, and its argument. Refused."""
     for order in ORDERS:
         name = order.words.split()
         if list(words[: len(name)]) == name:
             rest = words[len(name) :]
-            if len(rest) != bool(order.argument):
+            wanted = order.argument.split()
+            if not len([each for each in wanted if each[0] != "["]) <= len(rest) <= len(wanted):
                 raise Refused(f"{order.words} takes {order.argument or 'no argument'}")
-            return order, rest[0] if rest else ""
+            return order, " ".join(rest)
     said, known = " ".join(words), [order.words for order in ORDERS]
     near = difflib.get_close_matches(" ".join(words[:2]), known, n=1) or difflib.get_close_matches(said, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
@@ -317,6 +370,7 @@ ORDERS = (
     Order("show listeners", "", "The addresses that are listened on.", Orders.show_listeners),
     Order("show stats", "", "Counters and gauges of the whole server.", Orders.show_stats),
     Order("show config", "", "Each setting in force, and where it comes from.", Orders.show_config),
+    Order("top", "", "What goes on, each second anew, until q or ^C.", Orders.top),
     Order("reload", "", "Read the configuration again and replace all workers, as HUP does; fails without harm.",
           Orders.reload),
     Order("restart", "", "Replace all workers, one after the other, without reading the configuration.",
@@ -332,6 +386,10 @@ ORDERS = (
     Order("worker dump", "PID", "Where each thread of a worker is.", Orders.worker_dump),
     Order("log-level", "LEVEL", "Least severe messages in the error log until the next reload; 'default': log_level.",
           Orders.log_level),
+    Order("transcript on", "CLIENT [SECONDS]",
+          "New sessions of an address or network in the error log, without secrets; for ten minutes, or --for.",
+          Orders.transcript_on),
+    Order("transcript off", "CLIENT", "No longer; at once, in the midst of a session.", Orders.transcript_off),
     Order("shutdown quick", "", "Stop quickly, as INT does.", Orders.shutdown_quick),
     Order("shutdown", "", "Stop gracefully, as TERM does: open transactions finish.", Orders.shutdown),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The transcript: a file with the dialogue of every session, one line for each thing that was said.
 
 What may be shown of a dialogue is decided where it is recorded (connection/transcribed.py). A line that cannot be
-written is lost, and nothing else.
+written is lost, and nothing else. What an operator wants to see for a while goes to the error log instead.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from preforksmtp.logs.error import LOGGER, format_time
@@ -54,3 +55,21 @@ class Transcript:
 
     def close(self) -> None:
         self.file.close()
+
+
+class LoggedTranscript:
+    """One session's lines in the error log, however severe its level is, as long as they are wanted."""
+
+    def __init__(self, log: logging.Logger, wanted: Callable[[], bool]) -> None:
+        self._log = log
+        self._wanted = wanted
+
+    def write(self, session_id: str, mark: str, text: str) -> None:
+        """One line."""
+        if self._wanted():
+            fields = {"fields": {"session": session_id}}
+            said = (session_id, mark, text)  # escaped there, as all lines are
+            record = self._log.makeRecord(
+                self._log.name, logging.INFO, __file__, 0, "transcript session=%s %s: %s", said, None, None, fields
+            )
+            self._log.handle(record)

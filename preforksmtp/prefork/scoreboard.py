@@ -33,6 +33,7 @@ from preforksmtp.prefork.memory import Memory, restrict
 from preforksmtp.prefork.pages import Pages
 from preforksmtp.prefork.poison import Poison
 from preforksmtp.prefork.tallies import Tallies, add_up
+from preforksmtp.prefork.watchlist import Watchlist
 
 # The counters of one row, in order. The names are indexes into a row.
 COUNTERS = (
@@ -272,6 +273,7 @@ class Scoreboard:
         self.tallies = Tallies(slots)
         self.poison: Poison = previous.poison if previous is not None else Poison()
         self.chronicle: Chronicle = previous.chronicle if previous is not None else Chronicle()
+        self.watchlist: Watchlist = previous.watchlist if previous is not None else Watchlist()
         self.retired = self.memory.own[_HEADER:first]
         self.slots = [
             Slot(index, self.memory.own[first + index * width : first + (index + 1) * width], section, rows)

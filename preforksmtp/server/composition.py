@@ -206,7 +206,7 @@ class Composition:
         if worker.slot == 0:
             self._warn_of_auth(terms)
         self._lanes.listen(worker.lane, self.settings.backlog)
-        service = Service(terms, self._books(worker), self.logs.transcript, self._journal(), vitals)
+        service = Service(terms, self._books(worker), self.logs.transcript, self._journal(), vitals, worker.watchlist)
         worker.turn_away, worker.describe = service.turn_away, describe_session
         worker.on_fork.append(partial(end_strays, KINDS))
         return service.serve

@@ -577,6 +577,37 @@ def test_one_session_is_closed(serve: Serve, ctl: Ctl) -> None:
         assert ctl.refusal("session", "close", name) == f"there is no session {name}"
 
 
+def test_a_client_is_transcribed_for_a_while(serve: Serve, ctl: Ctl) -> None:
+    server = begin(serve, "-w", "2")
+    ctl.ask("log-level", "error")  # what was asked for is seen all the same
+
+    def say(word: str) -> None:
+        with Talk(server.port()) as talk:
+            assert talk.ask(f"EHLO {word}.example").startswith("250")
+
+    say("before")
+    assert ctl.ask("transcript", "on", "127.0.0.0/8", "--for", "1m").startswith("new sessions of 127.0.0.0/8 are in")
+    with Talk(server.port()) as talk:
+        assert talk.ask("EHLO during.example").startswith("250")
+        assert talk.ask("AUTH PLAIN AGJvYgBzZWNyZXQ=").startswith("5")
+        wait_until(lambda: server.matches(r"transcript session=\w+ C: EHLO during\.example"), "it is in the log")
+        assert "is not transcribed; there are 127.0.0.0/8" in ctl.refusal("transcript", "off", "::1")
+        assert ctl.ask("transcript", "off", "127.0.0.0/8")
+        assert talk.ask("NOOP after").startswith("250")
+    say("afterwards")
+    assert server.matches(r"transcript session=\w+ C: AUTH PLAIN \*+")
+    for unseen in ("EHLO before", "NOOP after", "EHLO afterwards", "AGJvYgBz"):
+        assert not server.matches(unseen)
+
+
+def test_a_transcript_that_cannot_be(serve: Serve, ctl: Ctl) -> None:
+    begin(serve, "--transcript", "said.log")
+    assert "is no address or network" in ctl.refusal("transcript", "on", "mx.example")
+    assert "from 1 second to a day" in ctl.refusal("transcript", "on", "::1", "86401")
+    assert "how long" in ctl.refusal("transcript", "on", "::1", "soon")
+    assert "the setting transcript has all sessions" in ctl.refusal("transcript", "on", "::1")
+
+
 def test_a_misspelt_order_is_none_at_all(ctl: Ctl) -> None:
     done = ctl.run("relaod")
     assert done.returncode == 2

@@ -82,6 +82,7 @@ class Worker:
         self.lane = 0  # which of several queues is ours
         self.clients = board.clients
         self.poison = board.poison
+        self.watchlist = board.watchlist
         self.tally = board.tallies.of(slot.index)
         self.booted_at = time.monotonic()
         self.drain = Drain()
