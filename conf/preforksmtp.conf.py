@@ -400,9 +400,6 @@
 # read. Not changed by HUP. Default: off.
 # status_bind = None
 
-# Show on the status page which clients have the most sessions: their addresses are personal data.
-# status_clients = False
-
 # Unix socket for preforksmtpctl; only its owner and root may use it. Not changed by HUP. Default:
 # off.
 # control_socket = None

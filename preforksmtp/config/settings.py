@@ -328,8 +328,6 @@ SETTINGS = (
             "Address, HOST:PORT or unix:/path?mode=660, where a process of its own serves HTTP: /metrics (Prometheus), "
             "/livez, /readyz, /stats (JSON), and a status page at /. Anybody who reaches it may read.",
             shown="off", reloaded=False),
-    Setting("status_clients", (), boolean(), False, OBSERVATION,
-            "Show on the status page which clients have the most sessions: their addresses are personal data."),
     Setting("control_socket", (), path(), None, OBSERVATION,
             "Unix socket for preforksmtpctl; only its owner and root may use it.", shown="off", reloaded=False),
     Setting("statsd_host", (), string("HOST:PORT"), None, OBSERVATION,

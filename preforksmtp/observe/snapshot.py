@@ -43,7 +43,6 @@ class Facts:
     certificates: Sequence[tuple[str, str, float]] = ()  # bind, file, end of validity in seconds since the epoch
     folders: Sequence[str] = ()  # where messages are stored, as far as that is known
     settings: Sequence[tuple[str, str, str]] = ()  # name, value and origin of those that are not the default
-    clients: bool = False  # show who has most sessions (status_clients)
 
 
 @dataclass(frozen=True)

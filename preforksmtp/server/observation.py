@@ -122,7 +122,6 @@ class Observation:
             certificates=list(_certificates(settings)),
             folders=composition.folders(),
             settings=[row for row in reference.values(settings) if row[2] != "default"],
-            clients=settings.status_clients,
         )
 
 
