@@ -163,7 +163,9 @@ def test_what_is_told_to_the_next_hop_is_strict_wherever_it_can_be(lmtp: bool) -
             with raw(front) as ask:
                 ask("EHLO c.test")
                 assert ask(f"MAIL FROM:{text}") + ask(f"RCPT TO:{text}") == "250250"
-                assert hop.commands[-2:] == [f"MAIL FROM:<{onward}>", f"RCPT TO:<{onward}>"]
+                envelopes = [said for said in hop.commands if said.startswith(("MAIL", "RCPT"))]
+                # The QUIT of the session before may come in between.
+                assert envelopes[-2:] == [f"MAIL FROM:<{onward}>", f"RCPT TO:<{onward}>"]
     with (
         Server(bind=bind, address_syntax="strict", max_errors=1000) as strict,
         Server(Forward("127.0.0.1", strict.port, lmtp=lmtp, tls="never")) as front,
