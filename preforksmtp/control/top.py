@@ -46,7 +46,8 @@ class Top:
             with _keys():
                 while True:
                     columns, rows = shutil.get_terminal_size()
-                    sys.stdout.write(_CLEAR + "\n".join(self.screen(columns, rows)))
+                    # Of a terminal that does not know its size Python 3.10 says 0.
+                    sys.stdout.write(_CLEAR + "\n".join(self.screen(columns or 80, rows or 24)))
                     sys.stdout.flush()
                     if _is_enough(EVERY):
                         break
